@@ -1,0 +1,95 @@
+/**
+ * The network device interface. Drivers implement it, wrappers (pcap, fault) wrap it and are one, the stack
+ * and applications use it. `nic.suite.ts` is the test that every implementation passes.
+ *
+ * A frame is a `uint32` handle: the byte offset of its first (Ethernet destination) byte in the region, with
+ * its length in a parallel array. A handle is owned by exactly one party: the queue, or the caller.
+ *
+ * A frame's bytes live in the buffer `handle & ~(frameSize - 1)` of the region; the caller may move the start of
+ * a frame within its buffer (at least `headroom` bytes from the buffer's start) and hand it over under the new handle.
+ */
+import type { FrameMemory } from '../memory/frame-memory.ts';
+
+export { type FrameMemory, NO_FRAME } from '../memory/frame-memory.ts';
+
+export interface NicQueue {
+  readonly driver: string;
+  /** Packet memory, with the views that everybody shares: never make one per packet. */
+  readonly memory: FrameMemory;
+  /** Largest frame, Ethernet header included, without FCS. */
+  readonly frameLengthMax: number;
+  readonly counters: NicCounters;
+
+  /** Move up to `max` received frames into `frames`/`lengths`, from index 0. The caller owns them afterwards. */
+  rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number): number;
+  /**
+   * Accept a prefix of `count` frames and own it until reclaimed; the rest stays with the caller.
+   * Frames are on their way at the latest after `kick`.
+   */
+  txBatch(frames: Uint32Array, lengths: Uint16Array, count: number): number;
+  /** Return sent frames to the pool, at most `max`. */
+  reclaim(max: number): number;
+  /** Ring the device's doorbell, once per batch, only if the device asked to be woken. */
+  kick(): void;
+
+  /** A free frame with `headroom` bytes before it, or NO_FRAME. The caller owns it. */
+  alloc(): number;
+  /** Give a frame back to the pool. */
+  free(frame: number): void;
+
+  /**
+   * Ask to be woken through `doorbellFd` when frames arrive. False when there already are some: poll again.
+   * After a wake-up, or to poll again without one, call `disarm`.
+   */
+  arm(): boolean;
+  disarm(): void;
+  /** A descriptor that becomes readable when the armed doorbell rings; -1 when the device has none. */
+  readonly doorbellFd: number;
+
+  /** 0 while it works; otherwise one of NIC_STATE, and every batch call returns 0. */
+  readonly state: NicState;
+  /** Stop using the device and release what this queue mapped. Idempotent. */
+  close(): void;
+}
+
+export const NIC_STATE = {
+  up: 0,
+  /** The application closed it. */
+  closed: 1,
+  /** The device or its link went away. */
+  gone: 2,
+  /** The device stopped this queue after a protocol violation. */
+  broken: 3,
+} as const;
+export type NicState = (typeof NIC_STATE)[keyof typeof NIC_STATE];
+
+/** Counted by the queue itself, in packets and bytes since it was opened. Plain doubles: exact to 2^53. */
+export interface NicCounters {
+  rxPackets: number;
+  rxBytes: number;
+  txPackets: number;
+  txBytes: number;
+  /** Received but not deliverable: longer than a buffer, outside the region, bad descriptor. */
+  rxDropped: number;
+  /** Handed to txBatch but refused for good (too long, too short, outside the region). */
+  txDropped: number;
+  /** Times the pool had no frame to give to the device or the caller. */
+  noFrame: number;
+  /** Doorbells rung (system calls on the data path), and wake-ups received. */
+  kicks: number;
+  wakeups: number;
+}
+
+export function newNicCounters(): NicCounters {
+  return {
+    rxPackets: 0,
+    rxBytes: 0,
+    txPackets: 0,
+    txBytes: 0,
+    rxDropped: 0,
+    txDropped: 0,
+    noFrame: 0,
+    kicks: 0,
+    wakeups: 0,
+  };
+}

@@ -1,0 +1,152 @@
+/** Descriptors: close, read, write, flags, eventfd, poll, lock. Raw reads and writes take machine addresses. */
+import fs from 'node:fs';
+import { SystemError } from '../base/errors.ts';
+import { bind, check, EAGAIN, EINTR, errno, errnoName } from './libc.ts';
+
+const closeCall = bind<(fd: number) => number>('close', 'int', ['int']);
+const eventfdCall = bind<(initial: number, flags: number) => number>('eventfd', 'int', [
+  'uint',
+  'int',
+]);
+const fcntl = bind<(fd: number, command: number, arg: number) => number>('fcntl', 'int', [
+  'int',
+  'int',
+  'int',
+]);
+const flockCall = bind<(fd: number, operation: number) => number>('flock', 'int', ['int', 'int']);
+const pollCall = bind<(fds: Uint8Array, count: number, timeoutMs: number) => number>(
+  'poll',
+  'int',
+  ['void *', 'ulong', 'int'],
+);
+/** `read(fd, address, length)`; -1 and errno on failure. Unchecked: hot paths look at the result themselves. */
+export const readAt = bind<(fd: number, address: number, length: number) => number>(
+  'read',
+  'long',
+  ['int', 'uintptr_t', 'size_t'],
+);
+/** `write(fd, address, length)`; -1 and errno on failure. Unchecked. */
+export const writeAt = bind<(fd: number, address: number, length: number) => number>(
+  'write',
+  'long',
+  ['int', 'uintptr_t', 'size_t'],
+);
+const readBuffer = bind<(fd: number, buffer: Uint8Array, length: number) => number>(
+  'read',
+  'long',
+  ['int', 'void *', 'size_t'],
+);
+const writeBuffer = bind<(fd: number, buffer: Uint8Array, length: number) => number>(
+  'write',
+  'long',
+  ['int', 'void *', 'size_t'],
+);
+
+const F_GETFD = 1;
+const F_SETFD = 2;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const F_DUPFD_CLOEXEC = 1030;
+const FD_CLOEXEC = 1;
+const O_NONBLOCK = 0o4000;
+const EFD_CLOEXEC = 0o2000000;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+export const POLLIN = 1;
+export const POLLOUT = 4;
+export const POLLERR = 8;
+export const POLLHUP = 16;
+
+/** Close a descriptor that we own. A second close of the same number is a defect: EBADF throws. */
+export function closeFd(fd: number): void {
+  check(closeCall(fd), 'close', fd);
+}
+
+/** Close every descriptor in `fds`; used where a failed operation drops what it was handed. */
+export function closeAll(fds: Iterable<number>): void {
+  for (const fd of fds) closeFd(fd);
+}
+
+export function setNonBlocking(fd: number, on = true): void {
+  const flags = check(fcntl(fd, F_GETFL, 0), 'fcntl', fd, 'F_GETFL');
+  const wanted = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+  check(fcntl(fd, F_SETFL, wanted), 'fcntl', fd, 'F_SETFL', wanted);
+}
+
+/** Whether `fd` is closed when another program is executed. */
+export function setCloseOnExec(fd: number, on = true): void {
+  const flags = check(fcntl(fd, F_GETFD, 0), 'fcntl', fd, 'F_GETFD');
+  check(fcntl(fd, F_SETFD, on ? flags | FD_CLOEXEC : flags & ~FD_CLOEXEC), 'fcntl', fd, 'F_SETFD');
+}
+
+/** A second descriptor of the same open file, close-on-exec. */
+export function duplicateFd(fd: number): number {
+  return check(fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl', fd, 'F_DUPFD_CLOEXEC');
+}
+
+/** True when `fd` is open in this process. */
+export function isOpen(fd: number): boolean {
+  return fcntl(fd, F_GETFD, 0) >= 0;
+}
+
+/** Read what is there into `buffer`: bytes read, 0 at the end, -1 when the call would block. */
+export function readFd(fd: number, buffer: Uint8Array, length = buffer.length): number {
+  return wouldBlock(readBuffer(fd, buffer, length), 'read', fd);
+}
+
+/** Write `buffer`: bytes written, -1 when the call would block. */
+export function writeFd(fd: number, buffer: Uint8Array, length = buffer.length): number {
+  return wouldBlock(writeBuffer(fd, buffer, length), 'write', fd);
+}
+
+function wouldBlock(result: number, call: string, fd: number): number {
+  if (result >= 0) return result;
+  const code = errno();
+  if (code === EAGAIN || code === EINTR) return -1;
+  throw new SystemError(call, errnoName(), [fd]);
+}
+
+/** A new eventfd, close-on-exec and non-blocking. */
+export function eventfd(): number {
+  return check(eventfdCall(0, EFD_CLOEXEC | O_NONBLOCK), 'eventfd', 0);
+}
+
+const one = Buffer.alloc(8);
+one.writeBigUInt64LE(1n);
+const scratch = Buffer.alloc(8);
+
+/** Ring an eventfd (or anything that takes 8 bytes). A full or closed one is not an error: it has been rung. */
+export function eventfdSignal(fd: number): void {
+  writeBuffer(fd, one, 8);
+}
+
+/** Silence an eventfd. */
+export function eventfdClear(fd: number): void {
+  readBuffer(fd, scratch, 8);
+}
+
+const pollEntry = Buffer.alloc(8);
+
+/** Wait up to `timeoutMs` (-1: for ever) for `events` on one descriptor. The returned events; 0 on timeout. Blocks. */
+export function pollOne(fd: number, events: number, timeoutMs: number): number {
+  pollEntry.writeInt32LE(fd, 0);
+  pollEntry.writeInt16LE(events, 4);
+  pollEntry.writeInt16LE(0, 6);
+  const ready = pollCall(pollEntry, 1, timeoutMs);
+  if (ready < 0 && errno() !== EINTR) check(ready, 'poll', fd, timeoutMs);
+  return ready <= 0 ? 0 : pollEntry.readInt16LE(6);
+}
+
+/** Lock the open file `fd` for this process, without waiting: false when another holds it. Ends with the process. */
+export function tryLock(fd: number): boolean {
+  const result = flockCall(fd, LOCK_EX | LOCK_NB);
+  if (result < 0 && errno() === EAGAIN) return false;
+  check(result, 'flock', fd);
+  return true;
+}
+
+/** Numbers of the open descriptors of this process; for leak tests and `doctor`. */
+export function openFds(): number[] {
+  return fs.readdirSync('/proc/self/fd').map(Number);
+}

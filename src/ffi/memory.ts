@@ -1,0 +1,128 @@
+/**
+ * Shared memory: sealed memfds and their mappings.
+ *
+ * - A memfd that crosses a wall is sealed against shrinking: a peer that could truncate it could kill us by SIGBUS.
+ * - JavaScript may still hold views of a mapping after it was released, so `release` does not leave a hole behind:
+ *   it puts empty private pages in its place, and stale views read zeros.
+ */
+import { ArrakisError } from '../base/errors.ts';
+import { closeFd } from './fd.ts';
+import { bind, check, viewOf } from './libc.ts';
+
+const mmap = bind<
+  (addr: number, length: number, prot: number, flags: number, fd: number, offset: number) => number
+>('mmap', 'intptr_t', ['uintptr_t', 'size_t', 'int', 'int', 'int', 'long']);
+const memfdCreateCall = bind<(name: string, flags: number) => number>('memfd_create', 'int', [
+  'str',
+  'uint',
+]);
+const ftruncate = bind<(fd: number, length: number) => number>('ftruncate', 'int', ['int', 'long']);
+const fcntl = bind<(fd: number, command: number, arg: number) => number>('fcntl', 'int', [
+  'int',
+  'int',
+  'int',
+]);
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 0x01;
+const MAP_PRIVATE = 0x02;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+const MAP_POPULATE = 0x8000;
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+export const F_SEAL_SEAL = 1;
+export const F_SEAL_SHRINK = 2;
+export const F_SEAL_GROW = 4;
+
+/** A mapping of this process. `address` is its machine address; `buffer` the same bytes for JavaScript. */
+export class Mapping {
+  readonly buffer: ArrayBuffer;
+  readonly address: number;
+  readonly length: number;
+  #released = false;
+
+  constructor(address: number, length: number) {
+    this.address = address;
+    this.length = length;
+    this.buffer = viewOf(address, length);
+  }
+
+  get released(): boolean {
+    return this.#released;
+  }
+
+  /** Give the memory back. Idempotent. Views of `buffer` stay harmless: they read zeros from now on. */
+  release(): void {
+    if (this.#released) return;
+    this.#released = true;
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+    check(
+      mmap(this.address, this.length, PROT_READ | PROT_WRITE, flags, -1, 0),
+      'mmap',
+      'MAP_FIXED',
+      this.length,
+    );
+  }
+}
+
+/** Map `length` bytes of `fd` from `offset`, shared, readable and writable. `fd` may be closed afterwards. */
+export function mapShared(fd: number, length: number, offset = 0, populate = false): Mapping {
+  const flags = MAP_SHARED | (populate ? MAP_POPULATE : 0);
+  const address = check(
+    mmap(0, length, PROT_READ | PROT_WRITE, flags, fd, offset),
+    'mmap',
+    `fd ${fd}`,
+    length,
+    `offset ${offset}`,
+  );
+  return new Mapping(address, length);
+}
+
+/** Private zeroed memory outside the JavaScript heap. */
+export function mapPrivate(length: number): Mapping {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
+  const address = check(
+    mmap(0, length, PROT_READ | PROT_WRITE, flags, -1, 0),
+    'mmap',
+    'anonymous',
+    length,
+  );
+  return new Mapping(address, length);
+}
+
+/** A new zeroed memfd of `length` bytes, sealed against shrinking and growing. The caller owns the descriptor. */
+export function memfdSealed(name: string, length: number): number {
+  const fd = check(memfdCreateCall(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
+  try {
+    check(ftruncate(fd, length), 'ftruncate', fd, length);
+    check(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 'fcntl', fd, 'F_ADD_SEALS');
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
+  return fd;
+}
+
+/** Seals of a memfd as a bit set; -1 when `fd` is not memory that can have seals. */
+export function sealsOf(fd: number): number {
+  return fcntl(fd, F_GET_SEALS, 0);
+}
+
+/** Throws unless the owner of `fd` can no longer shrink it under us. */
+export function requireSealed(fd: number): void {
+  const seals = sealsOf(fd);
+  if (seals < 0 || (seals & F_SEAL_SHRINK) === 0) {
+    throw new ArrakisError(
+      'ARK_NOT_PERMITTED',
+      `descriptor ${fd} is not memory sealed by F_SEAL_SHRINK`,
+      {
+        hint: 'share a memfd with F_SEAL_SHRINK, or have the port created for unsealed memory',
+      },
+    );
+  }
+}

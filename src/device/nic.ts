@@ -25,6 +25,10 @@ export interface NicQueue {
   /**
    * Accept a prefix of `count` frames and own it until reclaimed; the rest stays with the caller.
    * Frames are on their way at the latest after `kick`.
+   *
+   * A frame that can never be sent (shorter than an Ethernet header, longer than `frameLengthMax`, not within one
+   * buffer, less than `headroom` into it, or a handle that is not of the region) counts as accepted and in `txDropped`;
+   * it goes back to the pool at once, if it came from there.
    */
   txBatch(frames: Uint32Array, lengths: Uint16Array, count: number): number;
   /** Return sent frames to the pool, at most `max`. */
@@ -36,9 +40,12 @@ export interface NicQueue {
   alloc(): number;
   /** Give a frame back to the pool. */
   free(frame: number): void;
+  /** Frames that `alloc` could give now: those in the pool, without the ones that the device holds to receive into. */
+  readonly framesAvailable: number;
 
   /**
    * Ask to be woken through `doorbellFd` when frames arrive. False when there already are some: poll again.
+   * False also when the queue is not up: look at `state`.
    * After a wake-up, or to poll again without one, call `disarm`.
    */
   arm(): boolean;

@@ -1,0 +1,137 @@
+/**
+ * The client process of `arrakis bench echo`: one source of traffic, three ways onto the wire.
+ *
+ *   client.js xdp INTERFACE    AF_XDP on an interface of its own namespace (root)
+ *   client.js vnic SPEC        a VNIC of its own, by libarrakis
+ *   client.js kernel           a kernel UDP socket
+ *
+ * What to measure comes as one JSON object in ARRAKIS_BENCH; the result goes to standard output as one JSON line.
+ */
+import { parseIpv4, parseMac } from '../../src/base/address.ts';
+import { connect } from '../../src/arrakis/index.ts';
+import type { NicQueue } from '../../src/device/nic.ts';
+import { XdpInterface } from '../../src/drivers/af-xdp/attach.ts';
+import { openAfXdpQueue } from '../../src/drivers/af-xdp/queue.ts';
+import { schedYield } from '../../src/ffi/process.ts';
+import { summarize } from '../stats.ts';
+import { EchoGenerator, type Saturation } from './generator.ts';
+import { KernelClient } from './kernel-client.ts';
+import { resolveMac } from './resolve.ts';
+
+/** What to measure, and whom to ask. Zero `roundTrips` or `saturateMs` leaves that part out. */
+export interface ClientJob {
+  sourceAddress: string;
+  sourcePort: number;
+  /** Null: ask by ARP. */
+  destinationMac: string | null;
+  destinationAddress: string;
+  destinationPort: number;
+  roundTrips: number;
+  saturateMs: number;
+  window: number;
+  probeMs: number;
+}
+
+export interface ClientResult {
+  rtt: { p50: number; p99: number; p999: number; count: number; lost: number } | null;
+  saturation: Saturation | null;
+}
+
+interface Source {
+  probe(timeoutMs: number): boolean;
+  roundTrips(count: number): { microseconds: Float64Array; lost: number };
+  saturate(durationMs: number, window: number): Saturation;
+}
+
+function measure(source: Source, job: ClientJob): ClientResult {
+  if (!source.probe(job.probeMs)) throw new Error(`no echo within ${job.probeMs} ms`);
+  if (job.roundTrips > 0) source.roundTrips(Math.min(2000, job.roundTrips));
+  const trips = job.roundTrips > 0 ? source.roundTrips(job.roundTrips) : null;
+  const saturation = job.saturateMs > 0 ? source.saturate(job.saturateMs, job.window) : null;
+  return {
+    rtt: trips && {
+      ...summarize(trips.microseconds),
+      count: trips.microseconds.length,
+      lost: trips.lost,
+    },
+    saturation,
+  };
+}
+
+function generator(queue: NicQueue, sourceMac: number, job: ClientJob, relax?: () => void): Source {
+  const own = { mac: sourceMac, address: parseIpv4(job.sourceAddress) };
+  const destinationMac =
+    job.destinationMac === null
+      ? resolveMac(queue, own, parseIpv4(job.destinationAddress), job.probeMs)
+      : parseMac(job.destinationMac);
+  if (destinationMac === null) throw new Error(`nobody answers ARP for ${job.destinationAddress}`);
+  const endpoints = {
+    sourceMac,
+    destinationMac,
+    sourceAddress: own.address,
+    destinationAddress: parseIpv4(job.destinationAddress),
+    sourcePort: job.sourcePort,
+    destinationPort: job.destinationPort,
+  };
+  return new EchoGenerator(queue, endpoints, relax);
+}
+
+function overXdp(interfaceName: string, job: ClientJob): ClientResult {
+  const nic = XdpInterface.open(interfaceName);
+  try {
+    const flow = (address: string, port: number) => ({
+      protocol: 'udp' as const,
+      address: parseIpv4(address),
+      portFirst: port,
+      portLast: port,
+    });
+    // A peer that swaps only the MAC addresses (testpmd's macswap) answers with the request's own addresses.
+    const filters = [
+      flow(job.sourceAddress, job.sourcePort),
+      flow(job.destinationAddress, job.destinationPort),
+    ];
+    const geometry = { frameSize: 2048, frameCount: 4096, ringSize: 2048 } as const;
+    const vnic = nic.attachDirect({ name: 'generator', filters, ...geometry });
+    try {
+      const queue = openAfXdpQueue(vnic.grant, { region: vnic.fds[0], socket: vnic.fds[1] });
+      try {
+        return measure(generator(queue, nic.mac, job), job);
+      } finally {
+        queue.close();
+      }
+    } finally {
+      vnic.detach();
+    }
+  } finally {
+    nic.close();
+  }
+}
+
+async function overVnic(spec: string, job: ClientJob): Promise<ClientResult> {
+  const domain = await connect();
+  try {
+    const vnic = await domain.openVnic(spec);
+    return measure(generator(vnic.queue, vnic.mac, job, schedYield), job);
+  } finally {
+    domain.close();
+  }
+}
+
+function overKernel(job: ClientJob): ClientResult {
+  const client = new KernelClient(parseIpv4(job.destinationAddress), job.destinationPort);
+  try {
+    return measure(client, job);
+  } finally {
+    client.close();
+  }
+}
+
+const [way = '', argument = ''] = process.argv.slice(2);
+const job = JSON.parse(process.env.ARRAKIS_BENCH ?? '{}') as ClientJob;
+const result =
+  way === 'xdp'
+    ? overXdp(argument, job)
+    : way === 'vnic'
+      ? await overVnic(argument, job)
+      : overKernel(job);
+process.stdout.write(`${JSON.stringify(result)}\n`);

@@ -1,0 +1,128 @@
+/** `arrakis bench echo`: every system with the same client, interleaved repetitions, medians. */
+import { runToJson, startNode } from '../processes.ts';
+import { type BenchRow, median } from '../stats.ts';
+import type { ClientJob, ClientResult } from './client.ts';
+import { VethLab } from './lab.ts';
+import { CLIENT_CPU, type EchoSystem, echoSystems } from './systems.ts';
+
+export interface EchoBenchOptions {
+  repetitions: number;
+  roundTrips: number;
+  saturateMs: number;
+  window: number;
+  /** Names of the systems to run; all when empty. */
+  only: readonly string[];
+  /** Told what happens, one line at a time. */
+  progress(line: string): void;
+  /** A lab to use instead of one of our own. */
+  lab?: VethLab;
+}
+
+export const ECHO_DEFAULTS = {
+  repetitions: 3,
+  roundTrips: 20_000,
+  saturateMs: 2_000,
+  window: 512,
+} as const;
+
+const CLIENT_SLACK_MS = 60_000;
+const PROBE_MS = 15_000;
+const SOURCE_PORT = 40_007;
+
+/** Rows for every system that can run here, and why each other one cannot. */
+export async function benchEcho(
+  options: EchoBenchOptions,
+): Promise<{ rows: BenchRow[]; missing: { system: string; reason: string }[] }> {
+  const wanted = echoSystems().filter(
+    (s) => options.only.length === 0 || options.only.includes(s.name),
+  );
+  const missing = wanted.flatMap((system) => {
+    const reason = system.missing();
+    return reason === null ? [] : [{ system: system.name, reason }];
+  });
+  const systems = wanted.filter((system) => system.missing() === null);
+  const needsLab = systems.some((system) => system.link === 'veth');
+  const lab = options.lab ?? (needsLab ? VethLab.create() : null);
+  const results = new Map<EchoSystem, ClientResult[]>();
+  try {
+    for (let repetition = 1; repetition <= options.repetitions; repetition++) {
+      for (const system of systems) {
+        options.progress(`${system.name}: run ${repetition} of ${options.repetitions}`);
+        try {
+          const result = await measureOnce(system, lab, options);
+          results.set(system, [...(results.get(system) ?? []), result]);
+        } catch (error) {
+          const reason = (error as Error).message.split('\n').slice(0, 12).join('\n');
+          missing.push({ system: system.name, reason });
+        }
+      }
+    }
+  } finally {
+    if (options.lab === undefined) lab?.close();
+  }
+  const rows = systems.flatMap((s) => rowsOf(s, results.get(s) ?? [], options));
+  return { rows, missing };
+}
+
+async function measureOnce(
+  system: EchoSystem,
+  lab: VethLab | null,
+  options: EchoBenchOptions,
+): Promise<ClientResult> {
+  const onVeth = system.link === 'veth';
+  const server = await system.start(onVeth ? lab : null);
+  try {
+    const job: ClientJob = {
+      sourceAddress: server.clientAddress,
+      sourcePort: SOURCE_PORT,
+      destinationMac: server.mac,
+      destinationAddress: server.address,
+      destinationPort: server.port,
+      roundTrips: options.roundTrips,
+      saturateMs: options.saturateMs,
+      window: options.window,
+      probeMs: PROBE_MS,
+    };
+    const client = startNode(new URL('./client.js', import.meta.url), server.client, {
+      cpus: [CLIENT_CPU],
+      env: { ...server.clientEnv, ARRAKIS_BENCH: JSON.stringify(job) },
+      ...(onVeth && lab !== null ? { network: lab.client.network } : {}),
+    });
+    return await runToJson<ClientResult>(client, options.saturateMs + CLIENT_SLACK_MS);
+  } finally {
+    await server.stop();
+  }
+}
+
+function rowsOf(system: EchoSystem, results: ClientResult[], options: EchoBenchOptions): BenchRow[] {
+  const base = { bench: 'echo', system: system.name, link: system.link };
+  const rows: BenchRow[] = [];
+  const rates = results.flatMap((r) => (r.saturation ? [r.saturation.packetsPerSecond] : []));
+  if (rates.length > 0) {
+    rows.push({
+      ...base,
+      metric: 'throughput',
+      unit: 'packets/s',
+      value: Math.round(median(rates)),
+      params: { frameBytes: 64, inFlight: options.window, repetitions: rates.length },
+      boundBy: system.boundBy,
+    });
+  }
+  const trips = results.flatMap((r) => (r.rtt ? [r.rtt] : []));
+  if (trips.length > 0) {
+    const of = (key: 'p50' | 'p99' | 'p999') => round1(median(trips.map((t) => t[key])));
+    rows.push({
+      ...base,
+      metric: 'rtt',
+      unit: 'us',
+      value: of('p50'),
+      p50: of('p50'),
+      p99: of('p99'),
+      p999: of('p999'),
+      params: { frameBytes: 64, inFlight: 1, repetitions: trips.length },
+    });
+  }
+  return rows;
+}
+
+const round1 = (value: number): number => Math.round(value * 10) / 10;

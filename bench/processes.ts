@@ -1,0 +1,96 @@
+/** Child processes of benchmarks and demos: pinned, in a namespace, ended by whoever started them. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import type { NetworkNamespace } from '../src/ffi/network-namespace.ts';
+import { getAffinity, setAffinity } from '../src/ffi/process.ts';
+
+export interface StartOptions {
+  cpus?: readonly number[];
+  network?: NetworkNamespace;
+  env?: Record<string, string>;
+  uid?: number;
+  gid?: number;
+}
+
+const STOP_MS = 3000;
+const OUTPUT_MAX = 64 * 1024;
+
+/** A running child with what it printed so far. */
+export class Running {
+  readonly child: ChildProcess;
+  readonly label: string;
+  output = '';
+  readonly exited: Promise<number | null>;
+
+  constructor(child: ChildProcess, label: string) {
+    this.child = child;
+    this.label = label;
+    this.exited = new Promise((resolve) => {
+      child.once('exit', (code) => resolve(code));
+      child.once('error', (error) => {
+        this.output += String(error);
+        resolve(-1);
+      });
+    });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.on('data', (chunk: Buffer) => {
+        this.output = (this.output + chunk.toString()).slice(-OUTPUT_MAX);
+      });
+    }
+  }
+
+  get alive(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  /** Ask it to end, insist after a while, and wait until it has. Idempotent. */
+  async stop(): Promise<void> {
+    if (!this.alive) return;
+    this.child.kill('SIGTERM');
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), STOP_MS);
+    await this.exited;
+    clearTimeout(timer);
+  }
+}
+
+/** Start `command`; its standard input is a pipe that closes when we end, its output is collected. */
+export function start(command: string, args: readonly string[], options: StartOptions = {}): Running {
+  const launch = () =>
+    spawn(command, args, {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...options.env },
+      ...(options.uid === undefined ? {} : { uid: options.uid }),
+      ...(options.gid === undefined ? {} : { gid: options.gid }),
+    });
+  const placed = () => pinned(options.cpus, launch);
+  const child = options.network === undefined ? placed() : options.network.run(placed);
+  return new Running(child, [command, ...args].join(' '));
+}
+
+/** Start this Node on a compiled script of ours. */
+export function startNode(script: URL, args: readonly string[], options: StartOptions = {}): Running {
+  return start(process.execPath, [script.pathname, ...args], options);
+}
+
+/** A child inherits the processors of the thread that starts it. */
+function pinned<T>(cpus: readonly number[] | undefined, body: () => T): T {
+  if (cpus === undefined) return body();
+  const before = getAffinity();
+  setAffinity(cpus);
+  try {
+    return body();
+  } finally {
+    setAffinity(before);
+  }
+}
+
+/** Run to the end and return the last line of standard output as JSON; throws what it printed when it fails. */
+export async function runToJson<T>(running: Running, timeoutMs: number): Promise<T> {
+  const timer = setTimeout(() => running.child.kill('SIGKILL'), timeoutMs);
+  const code = await running.exited;
+  clearTimeout(timer);
+  const last = running.output.split('\n').findLast((line) => line.startsWith('{'));
+  if (code !== 0 || last === undefined) {
+    throw new Error(`${running.label} ended with ${code}:\n${running.output.trim()}`);
+  }
+  return JSON.parse(last) as T;
+}

@@ -53,7 +53,11 @@ export class Running {
 }
 
 /** Start `command`; its standard input is a pipe that closes when we end, its output is collected. */
-export function start(command: string, args: readonly string[], options: StartOptions = {}): Running {
+export function start(
+  command: string,
+  args: readonly string[],
+  options: StartOptions = {},
+): Running {
   const launch = () =>
     spawn(command, args, {
       stdio: ['pipe', 'pipe', 'pipe'],
@@ -67,7 +71,11 @@ export function start(command: string, args: readonly string[], options: StartOp
 }
 
 /** Start this Node on a compiled script of ours. */
-export function startNode(script: URL, args: readonly string[], options: StartOptions = {}): Running {
+export function startNode(
+  script: URL,
+  args: readonly string[],
+  options: StartOptions = {},
+): Running {
   return start(process.execPath, [script.pathname, ...args], options);
 }
 

@@ -7,8 +7,9 @@
  *
  * What to measure comes as one JSON object in ARRAKIS_BENCH; the result goes to standard output as one JSON line.
  */
-import { parseIpv4, parseMac } from '../../src/base/address.ts';
+
 import { connect } from '../../src/arrakis/index.ts';
+import { parseIpv4, parseMac } from '../../src/base/address.ts';
 import type { NicQueue } from '../../src/device/nic.ts';
 import { XdpInterface } from '../../src/drivers/af-xdp/attach.ts';
 import { openAfXdpQueue } from '../../src/drivers/af-xdp/queue.ts';

@@ -2,10 +2,11 @@
  * Round trips and rates seen by an ordinary kernel client: a connected UDP socket, one system call each way. It is
  * itself the limit of every rate it measures; it shows what programs on the kernel's stack get from a VNIC.
  */
+
+import { isErrno } from '../../src/base/errors.ts';
 import { closeFd, readFd, writeFd } from '../../src/ffi/fd.ts';
 import { connectUdp } from '../../src/ffi/inet.ts';
 import { setTimeouts } from '../../src/ffi/unix.ts';
-import { isErrno } from '../../src/base/errors.ts';
 import type { Saturation } from './generator.ts';
 
 const LOST_MS = 20;

@@ -7,6 +7,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { formatIpv4, formatMac, type Ipv4, type Mac, parseIpv4 } from '../../src/base/address.ts';
+import { socketPath } from '../../src/control/paths.ts';
 import { setGro, setTxChecksum } from '../../src/ffi/ethtool.ts';
 import {
   addAddress,
@@ -18,7 +19,7 @@ import {
   setNeighbour,
 } from '../../src/ffi/netlink/index.ts';
 import { NetworkNamespace } from '../../src/ffi/network-namespace.ts';
-import { Running, startNode } from '../processes.ts';
+import { type Running, startNode } from '../processes.ts';
 
 const PREFIX = 24;
 const DAEMON_READY_MS = 10_000;
@@ -128,7 +129,10 @@ export class LabDaemon {
     this.network = network;
   }
 
-  static async start(network: NetworkNamespace | undefined, args: readonly string[]): Promise<LabDaemon> {
+  static async start(
+    network: NetworkNamespace | undefined,
+    args: readonly string[],
+  ): Promise<LabDaemon> {
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-'));
     fs.chmodSync(dir, 0o755);
     const running = startNode(compiled('src/control/main.js'), ['--dir', dir, ...args], {
@@ -136,7 +140,7 @@ export class LabDaemon {
     });
     const daemon = new LabDaemon(dir, running, network);
     const end = Date.now() + DAEMON_READY_MS;
-    while (!fs.existsSync(path.join(dir, 'arrakisd.sock'))) {
+    while (!fs.existsSync(socketPath(dir))) {
       if (!running.alive || Date.now() > end) {
         await daemon.close();
         throw new Error(`arrakisd did not start:\n${running.output}`);

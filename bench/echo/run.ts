@@ -94,7 +94,11 @@ async function measureOnce(
   }
 }
 
-function rowsOf(system: EchoSystem, results: ClientResult[], options: EchoBenchOptions): BenchRow[] {
+function rowsOf(
+  system: EchoSystem,
+  results: ClientResult[],
+  options: EchoBenchOptions,
+): BenchRow[] {
   const base = { bench: 'echo', system: system.name, link: system.link };
   const rows: BenchRow[] = [];
   const rates = results.flatMap((r) => (r.saturation ? [r.saturation.packetsPerSecond] : []));

@@ -122,7 +122,11 @@ function kernelNode(link: 'veth' | 'loopback'): EchoSystem {
     missing: () => null,
     async start(lab) {
       return oneProcess(lab, (address) =>
-        startNode(script, [address, String(lab === null ? LOOPBACK_PORT : ECHO_PORT)], placement(lab)),
+        startNode(
+          script,
+          [address, String(lab === null ? LOOPBACK_PORT : ECHO_PORT)],
+          placement(lab),
+        ),
       );
     },
   };
@@ -180,7 +184,8 @@ function softNic(): EchoSystem {
   return {
     name: 'arrakis/virtio',
     link: 'softnic',
-    boundBy: 'the software NIC, which copies and checks every packet twice, on the same two processors',
+    boundBy:
+      'the software NIC, which copies and checks every packet twice, on the same two processors',
     missing: () => null,
     async start() {
       const daemon = await LabDaemon.start(undefined, ['--no-tap']);

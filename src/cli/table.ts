@@ -6,11 +6,16 @@ export type Cell = string | number;
  * `rows` under `heading`, columns padded to their widest cell; numbers to the right, text to the left.
  * A last column of text is not padded, so no line ends in spaces.
  */
-export function formatTable(heading: readonly string[], rows: readonly (readonly Cell[])[]): string {
+export function formatTable(
+  heading: readonly string[],
+  rows: readonly (readonly Cell[])[],
+): string {
   const lines = [heading, ...rows].map((row) => row.map((cell) => String(cell)));
   const widths = heading.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
   const isNumber = heading.map((_, column) =>
-    rows.every((row) => typeof row[column] === 'number' || /^[-\d., ]*%?$/.test(String(row[column]))),
+    rows.every(
+      (row) => typeof row[column] === 'number' || /^[-\d., ]*%?$/.test(String(row[column])),
+    ),
   );
   return lines
     .map((line) =>

@@ -1,0 +1,84 @@
+/** `arrakis bench NAME`: side by side with the named peers, in one run. */
+import fs from 'node:fs';
+import type { Command } from 'commander';
+import { benchEcho, ECHO_DEFAULTS } from '../../../bench/echo/run.ts';
+import type { BenchRow } from '../../../bench/stats.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+
+export function registerBench(program: Command): void {
+  const bench = program.command('bench').description('measure, side by side with named peers');
+  bench
+    .command('echo')
+    .description('UDP echo: kernel sockets, DPDK and Arrakis, driven by the same generator')
+    .option('--json [file]', 'write the rows as JSON to a file, or to standard output')
+    .option('--repetitions <n>', 'runs of every system, interleaved', wholeNumber, 3)
+    .option('--seconds <n>', 'length of a saturated run', wholeNumber, 2)
+    .option('--round-trips <n>', 'round trips of a run', wholeNumber, ECHO_DEFAULTS.roundTrips)
+    .option('--window <n>', 'requests in flight when saturated', wholeNumber, ECHO_DEFAULTS.window)
+    .option('--only <system...>', 'only these systems, such as kernel/c')
+    .action(runEcho);
+}
+
+interface EchoOptions {
+  json?: string | true;
+  repetitions: number;
+  seconds: number;
+  roundTrips: number;
+  window: number;
+  only?: string[];
+}
+
+async function runEcho(options: EchoOptions): Promise<void> {
+  const { rows, missing } = await benchEcho({
+    repetitions: options.repetitions,
+    roundTrips: options.roundTrips,
+    saturateMs: options.seconds * 1000,
+    window: options.window,
+    only: options.only ?? [],
+    progress: (line) => process.stderr.write(`  ${line}\n`),
+  });
+  for (const { system, reason } of missing)
+    process.stderr.write(`left out: ${system}: ${reason}\n`);
+  if (options.json === true) return printJson(rows);
+  printLine(echoTable(rows));
+  if (options.json !== undefined) {
+    fs.writeFileSync(options.json, `${JSON.stringify(rows, null, 2)}\n`);
+    printLine(`\nrows written to ${options.json}`);
+  }
+}
+
+/** Rates and round trips of each system on one line, beside the first kernel system measured. */
+export function echoTable(rows: readonly BenchRow[]): string {
+  const names = [...new Set(rows.map((row) => row.system))];
+  const find = (system: string, metric: string) =>
+    rows.find((row) => row.system === system && row.metric === metric);
+  const baseline = names.find((name) => name.startsWith('kernel/')) ?? '';
+  const rate0 = find(baseline, 'throughput')?.value;
+  const trip0 = find(baseline, 'rtt')?.p50;
+  const lines = names.map((name) => {
+    const rate = find(name, 'throughput');
+    const trip = find(name, 'rtt');
+    return [
+      name,
+      (rate ?? trip)!.link,
+      rate === undefined ? '-' : formatNumber(rate.value),
+      rate === undefined || rate0 === undefined ? '-' : `${formatNumber(rate.value / rate0, 2)}x`,
+      ...(['p50', 'p99', 'p999'] as const).map((p) => (trip ? formatNumber(trip[p]!, 1) : '-')),
+      trip === undefined || trip0 === undefined ? '-' : `${formatNumber(trip.p50! / trip0, 2)}x`,
+    ];
+  });
+  const heading = ['system', 'link', 'packets/s', 'rate', 'rtt p50 µs', 'p99', 'p99.9', 'p50'];
+  const bounds = rows.filter((row) => row.boundBy !== undefined);
+  const notes = bounds.map((row) => `  ${row.system}: ${row.boundBy}`);
+  const relative = baseline === '' ? '' : `\n(x: relative to ${baseline})`;
+  return `${formatTable(heading, lines)}${relative}\n\nbound by\n${notes.join('\n')}`;
+}
+
+/** A positive whole number from the command line. */
+export function wholeNumber(text: string): number {
+  if (!/^[1-9]\d{0,8}$/.test(text)) {
+    throw new ArrakisError('ARK_USAGE', `"${text}" is not a positive whole number`);
+  }
+  return Number(text);
+}

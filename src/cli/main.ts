@@ -1,0 +1,44 @@
+#!/usr/bin/env node
+/** The `arrakis` command. Errors end with exit code 1, a wrong command line with 2; both say what to do next. */
+import { Command, CommanderError } from 'commander';
+import { ArrakisError } from '../base/errors.ts';
+import { registerBench } from './commands/bench.ts';
+import { registerCapture } from './commands/capture.ts';
+import { registerDemo } from './commands/demo.ts';
+import { registerDoctor } from './commands/doctor.ts';
+import { registerLs } from './commands/ls.ts';
+import { registerRun } from './commands/run.ts';
+import { registerUp } from './commands/up.ts';
+import { VERSION } from './version.ts';
+
+const program = new Command('arrakis')
+  .description('Protected user-level I/O: the operating system is the control plane.')
+  .version(VERSION)
+  .showHelpAfterError('(add --help for the options)')
+  .exitOverride();
+
+registerUp(program);
+registerRun(program);
+registerLs(program);
+registerDoctor(program);
+registerCapture(program);
+registerBench(program);
+registerDemo(program);
+
+/** What failed, its code, and what to do about it. The stack only for defects of our own. */
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof ArrakisError) {
+    process.stderr.write(`arrakis: ${error.message} [${error.code}]\n`);
+    if (error.hint !== undefined) process.stderr.write(`  → ${error.hint}\n`);
+    return error.code === 'ARK_USAGE' ? 2 : 1;
+  }
+  process.stderr.write(`arrakis: ${error instanceof Error ? error.stack : String(error)}\n`);
+  return 1;
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = report(error);
+}

@@ -1,0 +1,107 @@
+/**
+ * A network device that records what passes through it, and can be told to start and stop while it runs.
+ *
+ * - Off, it costs one test a batch. On, it copies each frame into a PcapngWriter's buffer; frames are never held up.
+ * - Received frames are recorded as the caller gets them, sent ones as the device accepted them. Frames that the queue
+ *   refuses for good are not recorded.
+ * - The clock is an argument, read once a batch.
+ */
+import type { NicQueue } from './nic.ts';
+import { type CaptureSink, INBOUND, OUTBOUND, type PcapngOptions, PcapngWriter } from './pcapng.ts';
+import { isSendable } from './sendable.ts';
+import { WrappedNic } from './wrapped-nic.ts';
+
+export type { CaptureSink } from './pcapng.ts';
+
+export interface CaptureOptions extends PcapngOptions {
+  /** Nanoseconds since 1970, or since the start of a simulation. */
+  readonly nowNs: () => number;
+}
+
+/** What a capture has seen. */
+export interface CaptureResult {
+  readonly packets: number;
+  /** Lost because the sink was too slow. */
+  readonly drops: number;
+}
+
+export class CaptureTap extends WrappedNic {
+  readonly #options: CaptureOptions;
+  #writer: PcapngWriter | null = null;
+
+  /** Owns `inner`. Not recording. */
+  constructor(inner: NicQueue, options: CaptureOptions, name = '') {
+    super(inner, name);
+    this.#options = options;
+  }
+
+  get capturing(): boolean {
+    return this.#writer !== null;
+  }
+
+  /** Record into `sink` from now on; a capture that runs is stopped first. `options` go before the constructor's. */
+  start(sink: CaptureSink, options: PcapngOptions = {}): void {
+    this.stop();
+    this.#writer = new PcapngWriter(sink, { ...this.#options, ...options });
+  }
+
+  /** Offer the sink what was recorded; call it from time to time, since few packets do not fill a buffer. */
+  flush(): void {
+    this.#writer?.flush();
+  }
+
+  /** End the capture. What the sink does not take now is lost. Null when none was running. */
+  stop(): CaptureResult | null {
+    const writer = this.#writer;
+    if (writer === null) return null;
+    this.#writer = null;
+    writer.flush();
+    return { packets: writer.packets, drops: writer.drops };
+  }
+
+  override rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number): number {
+    const count = this.inner.rxBatch(frames, lengths, max);
+    if (this.#writer !== null && count > 0) this.#record(frames, lengths, count, INBOUND);
+    return count;
+  }
+
+  override txBatch(frames: Uint32Array, lengths: Uint16Array, count: number): number {
+    const taken = this.inner.txBatch(frames, lengths, count);
+    // The device reads an accepted frame and never writes it, so its bytes are still those that were handed over.
+    if (this.#writer !== null && taken > 0) this.#record(frames, lengths, taken, OUTBOUND);
+    return taken;
+  }
+
+  override close(): void {
+    this.stop();
+    this.inner.close();
+  }
+
+  #record(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    count: number,
+    direction: typeof INBOUND | typeof OUTBOUND,
+  ): void {
+    const writer = this.#writer as PcapngWriter;
+    const { u8 } = this.memory;
+    const timeNs = this.#options.nowNs();
+    for (let i = 0; i < count; i++) {
+      const frame = frames[i]!;
+      const length = lengths[i]!;
+      // A frame to be sent may be one that was refused; a handle outside the region must not be read.
+      if (frame + length > u8.length) continue;
+      if (isSendable(this.memory, frame, length, this.frameLengthMax) || direction === INBOUND) {
+        writer.packet(u8, frame, length, direction, timeNs);
+      }
+    }
+    writer.batchEnd();
+  }
+}
+
+/** `queue`, recording into `sink` from the start. Closing it flushes. Owns `queue`. */
+export function withPcap(queue: NicQueue, sink: CaptureSink, options: CaptureOptions): CaptureTap {
+  const tap = new CaptureTap(queue, options, 'pcap');
+  tap.start(sink);
+  return tap;
+}

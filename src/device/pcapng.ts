@@ -1,0 +1,176 @@
+/**
+ * Writes pcapng (draft-ietf-opsawg-pcapng, sections 4.1 to 4.3): what Wireshark and tcpdump read.
+ *
+ *   SHB   0a0d0d0a | length | 1a2b3c4d | 1.0 | section length -1 | length
+ *   IDB   1 | length | link type u16, 0 | snaplen | options: if_name, if_tsresol 9 | length
+ *   EPB   6 | length | interface | time high, low (ns) | captured | original | bytes, padded | options | length
+ *         options of a packet: epb_flags (direction), epb_dropcount when packets were lost before it
+ *
+ * - One bounded buffer between the packets and the sink. A packet that does not fit is dropped and counted, never
+ *   waited for, and no block is ever torn: what the sink does not take stays for the next flush.
+ * - Nothing is allocated per packet.
+ */
+import { assert } from '../base/assert.ts';
+
+/** Takes a prefix of `bytes`, at once, and returns its length: 0 when it can take nothing now. Must not keep `bytes`. */
+export type CaptureSink = (bytes: Uint8Array) => number;
+
+/** Direction of a packet, as in bits 0 and 1 of epb_flags. */
+export const INBOUND = 1;
+export const OUTBOUND = 2;
+export type Direction = typeof INBOUND | typeof OUTBOUND;
+
+export interface PcapngOptions {
+  /** Bytes kept of each packet. Default 65,535. */
+  readonly snapLength?: number;
+  /** Bytes of the buffer before the sink. Default 1 MiB; at least a header and two packets of `snapLength`. */
+  readonly bufferBytes?: number;
+  /** Name of the interface in the file. Default "arrakis". */
+  readonly interfaceName?: string;
+}
+
+const LINKTYPE_ETHERNET = 1;
+const BLOCK_SHB = 0x0a0d0d0a;
+const BLOCK_IDB = 1;
+const BLOCK_EPB = 6;
+const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
+const OPT_IF_NAME = 2;
+const OPT_IF_TSRESOL = 9;
+const OPT_EPB_FLAGS = 2;
+const OPT_EPB_DROPCOUNT = 4;
+const SHB_LEN = 28;
+/** Fixed part of an EPB, and the options that every one carries (epb_flags, opt_endofopt), and its last length. */
+const EPB_HEADER_LEN = 28;
+const EPB_TAIL_LEN = 8 + 4 + 4;
+const DROPCOUNT_LEN = 12;
+const INTERFACE_NAME_MAX = 255;
+const TWO_32 = 0x1_0000_0000;
+
+const pad4 = (n: number): number => (n + 3) & ~3;
+
+export class PcapngWriter {
+  /** Packets written, and packets lost because the sink was slower than they came. */
+  packets = 0;
+  drops = 0;
+  readonly #sink: CaptureSink;
+  readonly #snapLength: number;
+  readonly #buffer: Buffer;
+  #used = 0;
+  /** Lost since the last packet that was written. */
+  #dropsUntold = 0;
+
+  /** Puts the section and interface headers into the buffer; nothing reaches the sink before `flush` or half a buffer. */
+  constructor(sink: CaptureSink, options: PcapngOptions = {}) {
+    this.#sink = sink;
+    this.#snapLength = options.snapLength ?? 65535;
+    assert(this.#snapLength > 0, 'a capture keeps something of a packet');
+    const leastBytes = 1024 + 2 * (this.#snapLength + 128);
+    this.#buffer = Buffer.alloc(Math.max(options.bufferBytes ?? 1 << 20, leastBytes));
+    this.#writeHeaders(options.interfaceName ?? 'arrakis');
+  }
+
+  /** Bytes that wait for the sink. */
+  get pending(): number {
+    return this.#used;
+  }
+
+  /**
+   * Record the frame of `length` bytes at `at`. `timeNs` is nanoseconds since 1970 as a double: of today's dates that
+   * keeps 256 ns, of a simulation's small times every one. False when it was dropped.
+   */
+  packet(
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    direction: Direction,
+    timeNs: number,
+  ): boolean {
+    const captured = Math.min(length, this.#snapLength);
+    const padded = pad4(captured);
+    const untold = this.#dropsUntold > 0 ? DROPCOUNT_LEN : 0;
+    const total = EPB_HEADER_LEN + padded + EPB_TAIL_LEN + untold;
+    if (this.#used + total > this.#buffer.length) this.flush();
+    if (this.#used + total > this.#buffer.length) {
+      this.drops++;
+      this.#dropsUntold++;
+      return false;
+    }
+    let to = this.#epbHeader(total, captured, length, timeNs);
+    const buffer = this.#buffer;
+    for (let i = 0; i < captured; i++) buffer[to + i] = bytes[at + i]!;
+    // The padding may hold bytes of an earlier block.
+    for (let i = captured; i < padded; i++) buffer[to + i] = 0;
+    to = this.#option(to + padded, OPT_EPB_FLAGS, 4);
+    to = buffer.writeUInt32LE(direction, to);
+    if (untold > 0) {
+      to = this.#option(to, OPT_EPB_DROPCOUNT, 8);
+      to = buffer.writeUInt32LE(this.#dropsUntold % TWO_32, to);
+      to = buffer.writeUInt32LE(Math.floor(this.#dropsUntold / TWO_32), to);
+      this.#dropsUntold = 0;
+    }
+    to = this.#option(to, 0, 0);
+    this.#used = buffer.writeUInt32LE(total, to);
+    this.packets++;
+    return true;
+  }
+
+  /** Call after each batch: hands over what there is once the buffer is half full. */
+  batchEnd(): void {
+    if (this.#used * 2 > this.#buffer.length) this.flush();
+  }
+
+  /** Offer the sink everything. Bytes that it did not take. */
+  flush(): number {
+    if (this.#used === 0) return 0;
+    const taken = this.#sink(this.#buffer.subarray(0, this.#used));
+    assert(taken >= 0 && taken <= this.#used, 'a sink takes a prefix');
+    this.#buffer.copyWithin(0, taken, this.#used);
+    this.#used -= taken;
+    return this.#used;
+  }
+
+  /** Everything up to the packet's bytes; where those go. */
+  #epbHeader(total: number, captured: number, length: number, timeNs: number): number {
+    const buffer = this.#buffer;
+    const high = Math.floor(timeNs / TWO_32);
+    let to = buffer.writeUInt32LE(BLOCK_EPB, this.#used);
+    to = buffer.writeUInt32LE(total, to);
+    to = buffer.writeUInt32LE(0, to);
+    to = buffer.writeUInt32LE(high, to);
+    to = buffer.writeUInt32LE(Math.floor(timeNs - high * TWO_32), to);
+    to = buffer.writeUInt32LE(captured, to);
+    return buffer.writeUInt32LE(length, to);
+  }
+
+  #option(at: number, code: number, length: number): number {
+    const to = this.#buffer.writeUInt16LE(code, at);
+    return this.#buffer.writeUInt16LE(length, to);
+  }
+
+  #writeHeaders(interfaceName: string): void {
+    const buffer = this.#buffer;
+    let to = buffer.writeUInt32LE(BLOCK_SHB, 0);
+    to = buffer.writeUInt32LE(SHB_LEN, to);
+    to = buffer.writeUInt32LE(BYTE_ORDER_MAGIC, to);
+    to = buffer.writeUInt16LE(1, to);
+    to = buffer.writeUInt16LE(0, to);
+    // Section length -1: not known when the section begins.
+    to = buffer.writeUInt32LE(0xffffffff, to);
+    to = buffer.writeUInt32LE(0xffffffff, to);
+    to = buffer.writeUInt32LE(SHB_LEN, to);
+
+    const name = Buffer.from(interfaceName).subarray(0, INTERFACE_NAME_MAX);
+    const total = 16 + (4 + pad4(name.length)) + 8 + 4 + 4;
+    to = buffer.writeUInt32LE(BLOCK_IDB, to);
+    to = buffer.writeUInt32LE(total, to);
+    to = buffer.writeUInt16LE(LINKTYPE_ETHERNET, to);
+    to = buffer.writeUInt16LE(0, to);
+    to = buffer.writeUInt32LE(this.#snapLength, to);
+    to = this.#option(to, OPT_IF_NAME, name.length);
+    name.copy(buffer, to);
+    to = this.#option(to + pad4(name.length), OPT_IF_TSRESOL, 1);
+    buffer[to] = 9;
+    to = this.#option(to + 4, 0, 0);
+    this.#used = buffer.writeUInt32LE(total, to);
+  }
+}

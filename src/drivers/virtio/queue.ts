@@ -1,0 +1,285 @@
+/**
+ * The application's half of the virtio network driver: one receive and one transmit ring over vhost-user.
+ *
+ *   buffer   | headroom ............ [virtio_net_hdr, 12] | frame ............ |
+ *                                    ^ descriptor address  ^ frame handle
+ *
+ * - The header stands right before the frame, in its headroom. No offloads were negotiated: it is zero when we send,
+ *   and says nothing when we receive (virtio 1.2, section 5.1.6).
+ * - Frames in the rings are the device's; the pool has the rest, except what the caller holds.
+ * - The device is not trusted: what it says is checked by SplitDriver, and a violation stops this queue (`broken`).
+ */
+
+import {
+  NIC_STATE,
+  type NicCounters,
+  type NicQueue,
+  type NicState,
+  newNicCounters,
+} from '../../device/nic.ts';
+import { FRAME_LENGTH_MIN, isSendable } from '../../device/sendable.ts';
+import {
+  closeAll,
+  closeFd,
+  eventfdSignal,
+  POLLERR,
+  POLLHUP,
+  POLLIN,
+  pollOne,
+  readFd,
+} from '../../ffi/fd.ts';
+import { type Mapping, mapShared, requireSealed } from '../../ffi/memory.ts';
+import { type FrameMemory, frameMemory, NO_FRAME } from '../../memory/frame-memory.ts';
+import { FramePool } from '../../memory/frame-pool.ts';
+import { SplitDriver } from '../../ring/split-driver.ts';
+import { NET_HEADER_LEN } from '../../ring/split-layout.ts';
+import { checkGrant, type VirtioGeometry, type VirtioGrant } from './attach.ts';
+import { ANSWER_TIMEOUT_MS, startDevice, type VhostSession } from './frontend.ts';
+
+/** Descriptors that come with a VirtioGrant. */
+export interface VirtioFds {
+  /** Memfd of `regionBytes`, sealed against shrinking, zeroed. */
+  readonly region: number;
+  /** Connected stream socket of the device. */
+  readonly socket: number;
+}
+
+/**
+ * Map the region, start the device on it and fill the receive ring. Takes over both descriptors, also on failure.
+ * Throws ARK_BAD_ARGUMENT or ARK_LIMIT (grant), ARK_NOT_PERMITTED (unsealed memory), and what `startDevice` throws.
+ */
+export function openVirtioQueue(
+  grant: VirtioGrant,
+  fds: VirtioFds,
+  timeoutMs = ANSWER_TIMEOUT_MS,
+): VirtioQueue {
+  let mapping: Mapping | null = null;
+  let session: VhostSession | null = null;
+  try {
+    const geometry = checkGrant(grant);
+    const { rx, tx, regionBytes } = geometry;
+    requireSealed(fds.region);
+    mapping = mapShared(fds.region, regionBytes, 0, true);
+    const { ringSize } = grant;
+    // A region that was in use before must not show the device old indices.
+    const memory = frameMemory(mapping.buffer, grant);
+    memory.u8.fill(0, 0, tx.end);
+    session = startDevice(
+      fds.socket,
+      { regionFd: fds.region, regionBytes, ringSize, rx, tx },
+      timeoutMs,
+    );
+    const queue = new VirtioQueue(grant, geometry, mapping, memory, session, fds.socket);
+    closeFd(fds.region);
+    return queue;
+  } catch (error) {
+    if (session !== null) closeSession(session);
+    mapping?.release();
+    closeAll([fds.region, fds.socket]);
+    throw error;
+  }
+}
+
+function closeSession(session: VhostSession): void {
+  closeAll([session.rxKickFd, session.txKickFd, session.callFd, session.errFd]);
+}
+
+export class VirtioQueue implements NicQueue {
+  readonly driver = 'virtio';
+  readonly memory: FrameMemory;
+  readonly frameLengthMax: number;
+  readonly counters: NicCounters = newNicCounters();
+  readonly doorbellFd: number;
+  /**
+   * The device's socket. It becomes readable when the device goes away; whoever watches it then calls `checkDevice`.
+   * Owned by this queue.
+   */
+  readonly controlFd: number;
+
+  readonly #pool: FramePool;
+  readonly #rx: SplitDriver;
+  readonly #tx: SplitDriver;
+  readonly #mapping: Mapping;
+  readonly #session: VhostSession;
+  readonly #wakeCount = Buffer.alloc(8);
+  #state: NicState = NIC_STATE.up;
+
+  /** Use `openVirtioQueue`. Owns mapping, session and socket from here on. */
+  constructor(
+    grant: VirtioGrant,
+    geometry: VirtioGeometry,
+    mapping: Mapping,
+    memory: FrameMemory,
+    session: VhostSession,
+    socket: number,
+  ) {
+    this.memory = memory;
+    this.frameLengthMax = grant.mtu + FRAME_LENGTH_MIN;
+    this.controlFd = socket;
+    this.doorbellFd = session.callFd;
+    this.#mapping = mapping;
+    this.#session = session;
+    this.#pool = new FramePool(memory, geometry.firstFrame);
+    const { eventIdx } = session;
+    const size = grant.ringSize;
+    this.#rx = new SplitDriver(memory, { ...geometry.rx, size, eventIdx, deviceWrites: true });
+    this.#tx = new SplitDriver(memory, { ...geometry.tx, size, eventIdx, deviceWrites: false });
+    this.#post();
+  }
+
+  get state(): NicState {
+    return this.#state;
+  }
+
+  get framesAvailable(): number {
+    return this.#pool.available;
+  }
+
+  rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number): number {
+    if (this.#state !== NIC_STATE.up) return 0;
+    const rx = this.#rx;
+    const ready = Math.min(rx.peek(), max);
+    let count = 0;
+    let bytes = 0;
+    for (let i = 0; i < ready; i++) {
+      const address = rx.get();
+      if (address < 0) break;
+      const frame = address + NET_HEADER_LEN;
+      const length = rx.length - NET_HEADER_LEN;
+      if (length < FRAME_LENGTH_MIN || length > this.frameLengthMax) {
+        this.counters.rxDropped++;
+        this.#pool.free(frame);
+        continue;
+      }
+      frames[count] = frame;
+      lengths[count] = length;
+      bytes += length;
+      count++;
+    }
+    this.counters.rxPackets += count;
+    this.counters.rxBytes += bytes;
+    if (rx.broken) this.#break();
+    else if (rx.free > 0) this.#post();
+    return count;
+  }
+
+  txBatch(frames: Uint32Array, lengths: Uint16Array, count: number): number {
+    if (this.#state !== NIC_STATE.up) return 0;
+    const tx = this.#tx;
+    const { view } = this.memory;
+    let taken = 0;
+    let sent = 0;
+    let bytes = 0;
+    for (; taken < count; taken++) {
+      if (tx.free === 0) break;
+      const frame = frames[taken]!;
+      const length = lengths[taken]!;
+      const owned = this.#pool.owns(frame);
+      if (!owned || !isSendable(this.memory, frame, length, this.frameLengthMax)) {
+        this.counters.txDropped++;
+        if (owned) this.#pool.free(frame);
+        continue;
+      }
+      const address = frame - NET_HEADER_LEN;
+      view.setUint32(address, 0);
+      view.setUint32(address + 4, 0);
+      view.setUint32(address + 8, 0);
+      tx.add(address, length + NET_HEADER_LEN);
+      bytes += length;
+      sent++;
+    }
+    tx.publish();
+    this.counters.txPackets += sent;
+    this.counters.txBytes += bytes;
+    return taken;
+  }
+
+  reclaim(max: number): number {
+    if (this.#state !== NIC_STATE.up || this.#tx.outstanding === 0) return 0;
+    const tx = this.#tx;
+    const ready = Math.min(tx.peek(), max);
+    let count = 0;
+    for (; count < ready; count++) {
+      const address = tx.get();
+      if (address < 0) break;
+      this.#pool.free(address + NET_HEADER_LEN);
+    }
+    if (tx.broken) this.#break();
+    return count;
+  }
+
+  kick(): void {
+    if (this.#state === NIC_STATE.up && this.#tx.needsKick()) {
+      eventfdSignal(this.#session.txKickFd);
+      this.counters.kicks++;
+    }
+  }
+
+  alloc(): number {
+    if (this.#state !== NIC_STATE.up) return NO_FRAME;
+    const frame = this.#pool.alloc();
+    if (frame === NO_FRAME) this.counters.noFrame++;
+    return frame;
+  }
+
+  free(frame: number): void {
+    this.#pool.free(frame);
+  }
+
+  arm(): boolean {
+    this.checkDevice();
+    if (this.#state !== NIC_STATE.up) return false;
+    return this.#rx.arm();
+  }
+
+  disarm(): void {
+    if (this.#state === NIC_STATE.closed) return;
+    this.#rx.disarm();
+    if (readFd(this.doorbellFd, this.#wakeCount) === 8) this.counters.wakeups++;
+  }
+
+  /**
+   * Look whether the device is still there (two system calls): the state is `gone` when its socket was closed, `broken`
+   * when it gave up on a ring or sent something that nobody asked for. `arm` does this too.
+   */
+  checkDevice(): NicState {
+    if (this.#state !== NIC_STATE.up) return this.#state;
+    const events = pollOne(this.controlFd, POLLIN, 0);
+    if ((events & (POLLHUP | POLLERR)) !== 0) this.#state = NIC_STATE.gone;
+    else if (events !== 0 || pollOne(this.#session.errFd, POLLIN, 0) !== 0) this.#break();
+    return this.#state;
+  }
+
+  close(): void {
+    if (this.#state === NIC_STATE.closed) return;
+    this.#state = NIC_STATE.closed;
+    closeFd(this.controlFd);
+    closeSession(this.#session);
+    this.#mapping.release();
+  }
+
+  /** Give the device free frames until its receive ring is full, and wake it if it waits for them. */
+  #post(): void {
+    const rx = this.#rx;
+    const pool = this.#pool;
+    if (pool.available === 0) {
+      // The ring is short of frames. Counted when that leaves the device with none at all.
+      if (rx.outstanding === 0) this.counters.noFrame++;
+      return;
+    }
+    const { frameSize, headroom } = this.memory;
+    const length = frameSize - headroom + NET_HEADER_LEN;
+    while (rx.free > 0 && pool.available > 0) {
+      rx.add(pool.alloc() - NET_HEADER_LEN, length);
+    }
+    rx.publish();
+    if (rx.needsKick()) {
+      eventfdSignal(this.#session.rxKickFd);
+      this.counters.kicks++;
+    }
+  }
+
+  #break(): void {
+    this.#state = NIC_STATE.broken;
+  }
+}

@@ -1,0 +1,22 @@
+/** What the network driver uses of virtio 1.2 and vhost-user: features, vrings, and the per-frame header. */
+import { FEATURE, featureSet, PROTOCOL_FEATURE } from '../../ring/vhost-user.ts';
+
+/** Virtqueues of one queue pair (virtio 1.2, section 5.1.2): the device writes into 0 and reads from 1. */
+export const RECEIVEQ = 0;
+export const TRANSMITQ = 1;
+
+/** Without these the driver does not work with a device. */
+export const FEATURES_REQUIRED = featureSet(FEATURE.VIRTIO_F_VERSION_1);
+/** Taken when the device offers them. No offloads and no mergeable buffers: a frame is one whole buffer. */
+export const FEATURES_WANTED = featureSet(
+  FEATURE.VIRTIO_F_VERSION_1,
+  FEATURE.VIRTIO_RING_F_EVENT_IDX,
+  FEATURE.VHOST_USER_F_PROTOCOL_FEATURES,
+);
+export const PROTOCOL_FEATURES_WANTED = featureSet(PROTOCOL_FEATURE.MQ, PROTOCOL_FEATURE.REPLY_ACK);
+
+/**
+ * Bytes of the region before the first ring. Left unused, so that 0 is never the address of anything: some devices
+ * take a zero address for "not set".
+ */
+export const REGION_RESERVED = 4096;

@@ -1,0 +1,126 @@
+/**
+ * Settings of an interface that netlink does not cover here: driver, offloads, channels (ethtool(8),
+ * linux/ethtool.h), by ioctl SIOCETHTOOL. Synchronous, in the network namespace of the calling thread.
+ */
+import { SystemError } from '../base/errors.ts';
+import { IFREQ_DATA, ifreq, ioctl } from './ioctl.ts';
+import { addressOf, errnoName } from './libc.ts';
+import { missingLink } from './netlink/index.ts';
+import { AF_INET, openSocket, SOCK_DGRAM, withSocket } from './socket.ts';
+
+const SIOCETHTOOL = 0x8946;
+
+const ETHTOOL_GDRVINFO = 0x03;
+const ETHTOOL_GTXCSUM = 0x16;
+const ETHTOOL_STXCSUM = 0x17;
+const ETHTOOL_GTSO = 0x1e;
+const ETHTOOL_STSO = 0x1f;
+const ETHTOOL_GGSO = 0x23;
+const ETHTOOL_SGSO = 0x24;
+const ETHTOOL_GGRO = 0x2b;
+const ETHTOOL_SGRO = 0x2c;
+const ETHTOOL_GCHANNELS = 0x3c;
+
+/** struct ethtool_drvinfo: cmd 0, driver 4, then four more strings of 32 and counts. */
+const DRVINFO_BYTES = 196;
+const DRVINFO_DRIVER = 4;
+const DRVINFO_DRIVER_BYTES = 32;
+/** struct ethtool_value: cmd 0, data 4. */
+const VALUE_BYTES = 8;
+/** struct ethtool_channels: cmd, then max rx, tx, other, combined, then the same four as set. */
+const CHANNELS_BYTES = 36;
+
+/** Queues by purpose. A combined channel is one receive and one transmit queue. */
+export interface Channels {
+  rxMax: number;
+  txMax: number;
+  combinedMax: number;
+  rx: number;
+  tx: number;
+  combined: number;
+}
+
+export interface Offloads {
+  /** The device finishes checksums: what a veth's peer then sees is unfinished. */
+  txChecksum: boolean;
+  gro: boolean;
+  gso: boolean;
+  tso: boolean;
+}
+
+/** Run one ethtool command; the kernel writes its answer into `data`. ENODEV is ARK_NOT_FOUND. */
+function ethtool(name: string, command: number, data: Buffer, what: string): void {
+  const request = ifreq(name);
+  data.writeUInt32LE(command, 0);
+  request.writeBigUInt64LE(BigInt(addressOf(data)), IFREQ_DATA);
+  withSocket(openSocket(AF_INET, SOCK_DGRAM, 0), (fd) => {
+    if (ioctl(fd, SIOCETHTOOL, request) >= 0) return;
+    const errno = errnoName();
+    if (errno === 'ENODEV') throw missingLink(name);
+    throw new SystemError('ioctl', errno, [what, name]);
+  });
+}
+
+function getValue(name: string, command: number, what: string): boolean {
+  const data = Buffer.alloc(VALUE_BYTES);
+  ethtool(name, command, data, what);
+  return data.readUInt32LE(4) !== 0;
+}
+
+function setValue(name: string, command: number, on: boolean, what: string): void {
+  const data = Buffer.alloc(VALUE_BYTES);
+  data.writeUInt32LE(on ? 1 : 0, 4);
+  ethtool(name, command, data, what);
+}
+
+/** Name of the kernel driver behind the interface: 'veth', 'tun', 'ixgbe', ... */
+export function driverName(name: string): string {
+  const data = Buffer.alloc(DRVINFO_BYTES);
+  ethtool(name, ETHTOOL_GDRVINFO, data, 'ETHTOOL_GDRVINFO');
+  const text = data.toString('utf8', DRVINFO_DRIVER, DRVINFO_DRIVER + DRVINFO_DRIVER_BYTES);
+  return text.split('\0', 1)[0]!;
+}
+
+/** What the interface is asked to do for the kernel's stack. */
+export function getOffloads(name: string): Offloads {
+  return {
+    txChecksum: getValue(name, ETHTOOL_GTXCSUM, 'ETHTOOL_GTXCSUM'),
+    gro: getValue(name, ETHTOOL_GGRO, 'ETHTOOL_GGRO'),
+    gso: getValue(name, ETHTOOL_GGSO, 'ETHTOOL_GGSO'),
+    tso: getValue(name, ETHTOOL_GTSO, 'ETHTOOL_GTSO'),
+  };
+}
+
+/** Off: the kernel finishes checksums before it hands frames to the interface. */
+export function setTxChecksum(name: string, on: boolean): void {
+  setValue(name, ETHTOOL_STXCSUM, on, 'ETHTOOL_STXCSUM');
+}
+
+/** On: a veth takes frames by NAPI, which redirecting to it requires. */
+export function setGro(name: string, on: boolean): void {
+  setValue(name, ETHTOOL_SGRO, on, 'ETHTOOL_SGRO');
+}
+
+/** Off: the kernel's stack makes no packets larger than the MTU. Takes TSO off with it. */
+export function setGso(name: string, on: boolean): void {
+  setValue(name, ETHTOOL_SGSO, on, 'ETHTOOL_SGSO');
+}
+
+/** Off: the kernel cuts TCP segments itself, after the last queue of its own, before the interface. */
+export function setTso(name: string, on: boolean): void {
+  setValue(name, ETHTOOL_STSO, on, 'ETHTOOL_STSO');
+}
+
+/** Queues of the interface; a driver without channels is a SystemError EOPNOTSUPP. */
+export function getChannels(name: string): Channels {
+  const data = Buffer.alloc(CHANNELS_BYTES);
+  ethtool(name, ETHTOOL_GCHANNELS, data, 'ETHTOOL_GCHANNELS');
+  return {
+    rxMax: data.readUInt32LE(4),
+    txMax: data.readUInt32LE(8),
+    combinedMax: data.readUInt32LE(16),
+    rx: data.readUInt32LE(20),
+    tx: data.readUInt32LE(24),
+    combined: data.readUInt32LE(32),
+  };
+}

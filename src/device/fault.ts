@@ -2,8 +2,8 @@
  * A network device with a bad link: loses, corrupts, truncates, duplicates and reorders frames, each direction by its
  * own probabilities, from the caller's random numbers (one seed, one run).
  *
- * - A frame that is reordered is held back and goes after the next batch; a duplicate goes the same way. `kick`,
- *   `reclaim` and `rxBatch` move what is held, so nothing is held for ever.
+ * - A frame that is reordered is held back and goes after the next batch; a duplicate goes the same way. The next
+ *   `txBatch` or `reclaim` sends what is held, the next `rxBatch` delivers it: nothing is held for ever.
  * - Ownership is that of any NicQueue. A lost frame that was to be sent comes back by `reclaim`, as if it had been.
  * - With all probabilities 0 in a direction, that direction is the wrapped queue's.
  */
@@ -134,11 +134,6 @@ class FaultyLink {
     return true;
   }
 
-  freeHeld(): void {
-    for (let i = 0; i < this.held.count; i++) this.#queue.free(this.held.frames[i]!);
-    this.held.count = 0;
-  }
-
   /** A fault that is off draws no random number. */
   #happens(rate: number): boolean {
     return rate > 0 && this.#random() < rate;
@@ -158,7 +153,6 @@ export class FaultQueue extends WrappedNic {
   readonly #lost = new FrameList(STAGE_MAX);
   /** Duplicates that the wrapped queue will give back although the caller never sent them. */
   #extra = 0;
-  #closed = false;
 
   /** Owns `inner`. */
   constructor(inner: NicQueue, options: FaultOptions) {
@@ -178,6 +172,7 @@ export class FaultQueue extends WrappedNic {
   override rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number): number {
     const link = this.#rx;
     if (!link.faulty) return this.inner.rxBatch(frames, lengths, max);
+    if (this.state !== NIC_STATE.up) return 0;
     const { held } = link;
     const heldCount = Math.min(held.count, max);
     const arrived = this.#arrived;
@@ -259,15 +254,6 @@ export class FaultQueue extends WrappedNic {
   override arm(): boolean {
     if (this.#rx.held.count > 0) return false;
     return this.inner.arm();
-  }
-
-  override close(): void {
-    if (!this.#closed) {
-      this.#closed = true;
-      this.#rx.freeHeld();
-      this.#tx.freeHeld();
-    }
-    this.inner.close();
   }
 
   /** Move the first `count` held frames to the stage. */

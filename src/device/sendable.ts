@@ -4,7 +4,7 @@ import type { FrameMemory } from '../memory/frame-memory.ts';
 /** Bytes of an Ethernet header: the shortest frame that a queue takes. */
 export const FRAME_LENGTH_MIN = 14;
 
-/** True when `length` bytes at `frame` lie within one buffer, behind its headroom, and are a frame's length. */
+/** True when `length` bytes at `frame` lie within one buffer of the region, behind its headroom, and are a frame's length. */
 export function isSendable(
   memory: FrameMemory,
   frame: number,
@@ -16,6 +16,7 @@ export function isSendable(
     length >= FRAME_LENGTH_MIN &&
     length <= lengthMax &&
     offset >= memory.headroom &&
-    offset + length <= memory.frameSize
+    offset + length <= memory.frameSize &&
+    frame + length <= memory.u8.length
   );
 }

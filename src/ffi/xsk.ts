@@ -221,3 +221,11 @@ export const xskSend = (fd: number): number => sendto(fd, 0, 0, MSG_DONTWAIT, 0,
 
 /** Have the kernel look at the fill ring. 0, or -1 and errno. For hot paths: unchecked. */
 export const xskReceive = (fd: number): number => recvfrom(fd, 0, 0, MSG_DONTWAIT, 0, 0);
+
+/** Whether this process can make AF_XDP sockets: `denied` when only the privilege is missing. */
+export function probeXsk(): 'ok' | 'denied' | 'absent' {
+  const fd = socketCall(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errnoName() === 'EPERM' ? 'denied' : 'absent';
+  closeFd(fd);
+  return 'ok';
+}

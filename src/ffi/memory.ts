@@ -60,13 +60,7 @@ export class Mapping {
   release(): void {
     if (this.#released) return;
     this.#released = true;
-    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
-    check(
-      mmap(this.address, this.length, PROT_READ | PROT_WRITE, flags, -1, 0),
-      'mmap',
-      'MAP_FIXED',
-      this.length,
-    );
+    mapZeroAt(this.address, this.length);
   }
 }
 
@@ -81,6 +75,29 @@ export function mapShared(fd: number, length: number, offset = 0, populate = fal
     `offset ${offset}`,
   );
   return new Mapping(address, length);
+}
+
+/** An address range of `length` bytes that holds empty private pages and costs nothing until it is used. */
+export function reserve(length: number): number {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  return check(mmap(0, length, PROT_READ | PROT_WRITE, flags, -1, 0), 'mmap', 'reserve', length);
+}
+
+/** Map `length` bytes of `fd` from `offset`, shared, over whatever was at `address`. */
+export function mapSharedAt(address: number, fd: number, length: number, offset: number): void {
+  check(
+    mmap(address, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, offset),
+    'mmap',
+    `fd ${fd}`,
+    length,
+    `offset ${offset}`,
+  );
+}
+
+/** Put empty private pages over whatever was at `address`. */
+export function mapZeroAt(address: number, length: number): void {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+  check(mmap(address, length, PROT_READ | PROT_WRITE, flags, -1, 0), 'mmap', 'MAP_FIXED', length);
 }
 
 /** Private zeroed memory outside the JavaScript heap. */

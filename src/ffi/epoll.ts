@@ -1,0 +1,70 @@
+/**
+ * epoll(7), for device processes that own their thread and wait in the kernel instead of in Node's event loop.
+ * One instance waits for up to EVENTS_MAX descriptors at a time; a descriptor is known by its number.
+ */
+import { assert } from '../base/assert.ts';
+import { closeFd } from './fd.ts';
+import { bind, check, EINTR, errno } from './libc.ts';
+
+const epollCreate1 = bind<(flags: number) => number>('epoll_create1', 'int', ['int']);
+const epollCtl = bind<(epfd: number, op: number, fd: number, event: Uint8Array) => number>(
+  'epoll_ctl',
+  'int',
+  ['int', 'int', 'int', 'void *'],
+);
+const epollWait = bind<
+  (epfd: number, events: Uint8Array, max: number, timeoutMs: number) => number
+>('epoll_wait', 'int', ['int', 'void *', 'int', 'int']);
+
+const EPOLL_CLOEXEC = 0o2000000;
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
+export const EPOLLIN = 0x001;
+export const EPOLLHUP = 0x010;
+export const EPOLLRDHUP = 0x2000;
+/** Report a change once: for descriptors that are never read, such as another process's eventfd. */
+export const EPOLLET = 0x8000_0000;
+
+const EVENTS_MAX = 64;
+/** struct epoll_event is packed on x86-64: events u32, data u64. */
+const EVENT_LEN = 12;
+
+export class Epoll {
+  readonly #fd: number;
+  readonly #events = Buffer.alloc(EVENTS_MAX * EVENT_LEN);
+  readonly #control = Buffer.alloc(EVENT_LEN);
+
+  constructor() {
+    this.#fd = check(epollCreate1(EPOLL_CLOEXEC), 'epoll_create1');
+  }
+
+  /** Wait for `events` on `fd`. Throws EPERM for what cannot be polled, such as a plain file. */
+  add(fd: number, events: number): void {
+    this.#control.writeUInt32LE(events >>> 0, 0);
+    this.#control.writeUInt32LE(fd, 4);
+    check(epollCtl(this.#fd, EPOLL_CTL_ADD, fd, this.#control), 'epoll_ctl', 'add', fd);
+  }
+
+  /** No longer wait for `fd`. Needed before a close: another process may keep the open file alive. */
+  remove(fd: number): void {
+    check(epollCtl(this.#fd, EPOLL_CTL_DEL, fd, this.#control), 'epoll_ctl', 'del', fd);
+  }
+
+  /** Wait up to `timeoutMs` (0: only look, -1: for ever). The number of events, to be read with `readyFd`. */
+  wait(timeoutMs: number): number {
+    const count = epollWait(this.#fd, this.#events, EVENTS_MAX, timeoutMs);
+    if (count >= 0) return count;
+    if (errno() !== EINTR) check(count, 'epoll_wait', timeoutMs);
+    return 0;
+  }
+
+  /** Descriptor of event `index` of the last `wait`. */
+  readyFd(index: number): number {
+    assert(index >= 0 && index < EVENTS_MAX, 'an event of this wait');
+    return this.#events.readInt32LE(index * EVENT_LEN + 4);
+  }
+
+  close(): void {
+    closeFd(this.#fd);
+  }
+}

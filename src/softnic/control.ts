@@ -1,0 +1,117 @@
+/**
+ * Messages of the control plane to the software NIC: JSON, one a packet of the SOCK_SEQPACKET control channel, with
+ * descriptors beside it. Every request `{id, op, ...}` is answered `{id, ok: true, ...}` or
+ * `{id, ok: false, code, message}`; events come unasked, without an id.
+ */
+import { z } from 'zod';
+import { MAC_BROADCAST } from '../base/address.ts';
+import { ArrakisError } from '../base/errors.ts';
+import type { FlowFilter } from '../device/filter.ts';
+
+export const MESSAGE_LEN_MAX = 64 * 1024;
+export const FILTERS_MAX = 64;
+const MTU_MIN = 68;
+/** The largest packet that IPv4 and a 16-bit frame length carry. */
+const MTU_MAX = 65_521;
+export const SPIN_US_MAX = 1_000_000;
+const CPUS_MAX = 1024;
+
+const port = z.string().regex(/^[\w.:-]{1,64}$/);
+const id = z.number().int().min(0);
+const mac = z
+  .number()
+  .int()
+  .min(0)
+  .lt(MAC_BROADCAST)
+  .refine((value) => Math.floor(value / 2 ** 40) % 2 === 0, 'a group address');
+const portNumber = z.number().int().min(0).max(0xffff);
+const filter = z
+  .strictObject({
+    protocol: z.enum(['any', 'udp', 'tcp', 'icmp']),
+    address: z.number().int().min(0).max(0xffff_ffff),
+    portFirst: portNumber,
+    portLast: portNumber,
+  })
+  .refine(
+    (f) => f.portFirst <= f.portLast,
+    'portFirst is above portLast',
+  ) satisfies z.ZodType<FlowFilter>;
+const filters = z.array(filter).max(FILTERS_MAX);
+
+const request = z.discriminatedUnion('op', [
+  z.strictObject({
+    op: z.literal('addPort'),
+    id,
+    port,
+    mac,
+    filters,
+    mtu: z.number().int().min(MTU_MIN).max(MTU_MAX).default(1500),
+    /** Map client memory that is not sealed: DPDK and QEMU do not seal. Such a client can end the device. */
+    allowUnsealed: z.boolean().default(false),
+    /** Listen here. Without it, the message carries a connected socket. */
+    listen: z.string().min(1).optional(),
+    /** Permissions of the listening socket's file. */
+    mode: z.number().int().min(0).max(0o777).default(0o600),
+  }),
+  z.strictObject({ op: z.literal('setFilters'), id, port, filters }),
+  z.strictObject({ op: z.literal('removePort'), id, port }),
+  /** Carries the descriptor of a TAP interface; without one, the uplink is taken away. */
+  z.strictObject({ op: z.literal('uplink'), id, mac: mac.optional() }),
+  z.strictObject({ op: z.literal('stats'), id }),
+  z.strictObject({ op: z.literal('spin'), id, us: z.number().min(0).max(SPIN_US_MAX) }),
+  z.strictObject({
+    op: z.literal('affinity'),
+    id,
+    cpus: z
+      .array(
+        z
+          .number()
+          .int()
+          .min(0)
+          .max(CPUS_MAX - 1),
+      )
+      .min(1),
+  }),
+]);
+
+export type Request = z.infer<typeof request>;
+export type AddPort = Extract<Request, { op: 'addPort' }>;
+
+/** The request in `text`, checked. Throws ARK_BAD_MESSAGE, ARK_UNKNOWN_OPERATION or ARK_BAD_ARGUMENT. */
+export function parseRequest(text: string): Request {
+  const value = parseJson(text);
+  const op = field(value, 'op');
+  if (!OPERATIONS.has(op)) {
+    throw new ArrakisError('ARK_UNKNOWN_OPERATION', `the software NIC has no operation "${op}"`);
+  }
+  const parsed = request.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new ArrakisError('ARK_BAD_ARGUMENT', `${op}: ${issue!.path.join('.')}: ${issue!.message}`);
+}
+
+const OPERATIONS: ReadonlySet<unknown> = new Set(request.options.map((o) => o.shape.op.value));
+
+/** The id to answer with, as far as the message has one. */
+export function requestId(text: string): number | null {
+  try {
+    const value = field(JSON.parse(text), 'id');
+    return typeof value === 'number' ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new ArrakisError('ARK_BAD_MESSAGE', 'a control message is not JSON', { cause });
+  }
+}
+
+function field(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null
+    ? (value as Record<string, unknown>)[name]
+    : undefined;
+}

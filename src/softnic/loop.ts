@@ -1,0 +1,114 @@
+/**
+ * The software NIC's one loop. Synchronous: this process does not use Node's event loop.
+ *
+ * - A turn polls every port's transmit queue and the uplink, and shows each receiver its batch once.
+ * - While there is work, sockets are looked at every SOCKETS_TURNS turns. With none, the loop spins for `spinUs`,
+ *   yielding its core to whoever has work; then it asks all queues for kicks, looks once more, and sleeps in epoll.
+ * - Only `NicHost.events` changes ports and memory, and never within a turn.
+ */
+import { EPOLLET, EPOLLIN, EPOLLRDHUP, Epoll } from '../ffi/epoll.ts';
+import { schedYield } from '../ffi/process.ts';
+import type { Port } from './port.ts';
+import type { Switch } from './switch.ts';
+
+const SOCKETS_TURNS = 64;
+const IDLE_TURNS_PER_LOOK = 16;
+
+/** Descriptors that the loop waits for, and what to do when one is readable. */
+export class Watches {
+  readonly #epoll = new Epoll();
+  readonly #handlers = new Map<number, () => void>();
+
+  /** Call `onReadable` when `fd` can be read or has hung up. */
+  add(fd: number, onReadable: () => void): void {
+    this.#epoll.add(fd, EPOLLIN | EPOLLRDHUP);
+    this.#handlers.set(fd, onReadable);
+  }
+
+  /** Only wake up. Edge-triggered, as a peer's eventfd is never read: its reads and writes are the peer's affair. */
+  addKick(fd: number): void {
+    this.#epoll.add(fd, EPOLLIN | EPOLLET);
+  }
+
+  /** Before `fd` is closed. */
+  remove(fd: number): void {
+    this.#epoll.remove(fd);
+    this.#handlers.delete(fd);
+  }
+
+  /** Wait up to `timeoutMs` and handle what came. The number of events, kicks included. */
+  wait(timeoutMs: number): number {
+    const count = this.#epoll.wait(timeoutMs);
+    // A handler may remove the descriptor of a later event: that one then has no handler.
+    for (let i = 0; i < count; i++) this.#handlers.get(this.#epoll.readyFd(i))?.();
+    return count;
+  }
+}
+
+/** What the loop runs. */
+export interface LoopHost {
+  readonly watches: Watches;
+  readonly switch: Switch;
+  /** The ports now; the array changes only in `settle`. */
+  readonly ports: readonly Port[];
+  /** After events and turns: look at rings that changed, send what is to be told. */
+  settle(): void;
+  /** False when the control plane is gone. */
+  readonly running: boolean;
+  readonly spinUs: number;
+}
+
+/** Poll everything once. Frames and chains that were moved. */
+export function turn(host: LoopHost): number {
+  const { ports } = host;
+  let work = 0;
+  for (let i = 0; i < ports.length; i++) work += ports[i]!.poll(host.switch);
+  const { uplink } = host.switch;
+  if (uplink !== null) work += uplink.poll(host.switch);
+  if (work > 0) for (let i = 0; i < ports.length; i++) ports[i]!.publish();
+  return work;
+}
+
+/** Serve until the control plane is gone. `nowUs` is a monotonic clock. */
+export function run(host: LoopHost, nowUs: () => number): void {
+  let busyTurns = 0;
+  let idleTurns = 0;
+  let idleSinceUs = 0;
+  while (host.running) {
+    if (turn(host) > 0) {
+      idleTurns = 0;
+      if (++busyTurns < SOCKETS_TURNS) continue;
+      busyTurns = 0;
+      look(host, 0);
+      continue;
+    }
+    idleTurns++;
+    if (idleTurns === 1) idleSinceUs = nowUs();
+    if (idleTurns % IDLE_TURNS_PER_LOOK !== 0) continue;
+    look(host, 0);
+    if (nowUs() - idleSinceUs < host.spinUs) {
+      schedYield();
+      continue;
+    }
+    if (armAll(host)) look(host, -1);
+    disarmAll(host);
+    idleTurns = 0;
+  }
+}
+
+function look(host: LoopHost, timeoutMs: number): number {
+  const events = host.watches.wait(timeoutMs);
+  host.settle();
+  return events;
+}
+
+/** Ask every queue for a kick. False when one has something by now. */
+function armAll(host: LoopHost): boolean {
+  let quiet = host.switch.uplink?.readable !== true;
+  for (const port of host.ports) quiet = port.arm() && quiet;
+  return quiet;
+}
+
+function disarmAll(host: LoopHost): void {
+  for (const port of host.ports) port.disarm();
+}

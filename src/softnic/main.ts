@@ -1,0 +1,35 @@
+/**
+ * Entry of the software NIC's process: `node dist/src/softnic/main.js [--user UID:GID]`, started by the control plane
+ * with the control channel as descriptor 3. It ends when that channel does, or with its parent.
+ */
+import { parseArgs } from 'node:util';
+import { ArrakisError } from '../base/errors.ts';
+import { setCloseOnExec } from '../ffi/fd.ts';
+import { dieWithParent, setNoNewPrivileges } from '../ffi/process.ts';
+import { run } from './loop.ts';
+import { SoftNic } from './nic.ts';
+
+const CONTROL_FD = 3;
+const SIGKILL = 9;
+
+/** Become `uid:gid` for good. The parent-death signal is asked for afterwards: a change of user clears it. */
+function dropPrivileges(user: string): void {
+  const match = /^(\d+):(\d+)$/.exec(user);
+  if (match === null) {
+    throw new ArrakisError('ARK_USAGE', `"${user}" is not UID:GID`, {
+      hint: 'such as 65534:65534',
+    });
+  }
+  process.setgroups!([]);
+  process.setgid!(Number(match[2]));
+  process.setuid!(Number(match[1]));
+}
+
+const { values } = parseArgs({ options: { user: { type: 'string' } } });
+setCloseOnExec(CONTROL_FD);
+const nic = new SoftNic(CONTROL_FD);
+if (values.user !== undefined && process.getuid!() === 0) dropPrivileges(values.user);
+setNoNewPrivileges();
+dieWithParent(SIGKILL);
+run(nic, () => performance.now() * 1000);
+process.exit(0);

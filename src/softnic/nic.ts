@@ -1,0 +1,255 @@
+/**
+ * The software NIC as the control plane sees it: ports, filters, the uplink, counters. It owns every descriptor that
+ * it was handed. A request is decoded first, then done; what fails half-way is undone and reported.
+ */
+import fs from 'node:fs';
+import { ArrakisError, isErrno } from '../base/errors.ts';
+import { namedDrops } from '../device/drops.ts';
+import { Arena } from '../ffi/arena.ts';
+import { closeAll, closeFd, setNonBlocking } from '../ffi/fd.ts';
+import { setAffinity } from '../ffi/process.ts';
+import { acceptUnix, listenUnix, receiveMessage, SOCK_STREAM, sendMessage } from '../ffi/unix.ts';
+import type { BackendHost } from '../ring/vhost-backend.ts';
+import { type AddPort, MESSAGE_LEN_MAX, parseRequest, type Request, requestId } from './control.ts';
+import { type LoopHost, Watches } from './loop.ts';
+import { FilterSet } from './match.ts';
+import { Port } from './port.ts';
+import { PORTS_MAX, Switch } from './switch.ts';
+import { Uplink } from './uplink.ts';
+
+/** One frame of any size, with the place that keeps its alignment. */
+const STAGING_LEN = 128 * 1024;
+const FRAME_LEN_MAX = 65_535;
+const FDS_MAX = 4;
+const REQUESTS_MAX = 16;
+/** Messages that wait for a control plane that does not read. More than this and it is taken for dead. */
+const OUTBOX_MAX = 4096;
+const SPIN_US_DEFAULT = 50;
+
+export class SoftNic implements LoopHost, BackendHost {
+  readonly arena = new Arena();
+  readonly watches = new Watches();
+  readonly switch: Switch;
+  ports: readonly Port[] = [];
+  running = true;
+  spinUs = SPIN_US_DEFAULT;
+  readonly #controlFd: number;
+  readonly #staging: number;
+  readonly #request = Buffer.alloc(MESSAGE_LEN_MAX);
+  readonly #outbox: Buffer[] = [];
+  #ringsChanged = false;
+
+  /** `controlFd` is the channel of the control plane; its end is the NIC's end. */
+  constructor(controlFd: number) {
+    setNonBlocking(controlFd);
+    this.#controlFd = controlFd;
+    this.#staging = this.arena.mapPrivate(STAGING_LEN);
+    this.switch = new Switch(this.arena, this.#staging, STAGING_LEN);
+    this.watches.add(controlFd, () => this.#onControl());
+  }
+
+  watchKick(fd: number): void {
+    this.watches.addKick(fd);
+  }
+
+  unwatchKick(fd: number): void {
+    this.watches.remove(fd);
+  }
+
+  ringsChanged(): void {
+    this.#ringsChanged = true;
+  }
+
+  settle(): void {
+    if (this.#ringsChanged) {
+      this.#ringsChanged = false;
+      for (const port of this.ports) if (port.refresh()) this.#tellState(port);
+    }
+    this.#flush();
+  }
+
+  #onControl(): void {
+    for (let i = 0; i < REQUESTS_MAX; i++) {
+      const received = receiveMessage(this.#controlFd, this.#request, FDS_MAX);
+      if (received === null) return;
+      if (received.length === 0) {
+        this.running = false;
+        return;
+      }
+      const text = this.#request.toString('utf8', 0, received.length);
+      try {
+        if (received.truncated) {
+          throw new ArrakisError('ARK_BAD_MESSAGE', 'a control message is too long');
+        }
+        const request = parseRequest(text);
+        this.#tell({ id: request.id, ok: true, ...this.#act(request, received.fds) });
+      } catch (error) {
+        if (!(error instanceof ArrakisError)) throw error;
+        const { code, message } = error;
+        this.#tell({ id: requestId(text), ok: false, code, message });
+      } finally {
+        closeAll(received.fds);
+      }
+    }
+  }
+
+  /** Do what was asked; what is kept of `fds` is taken out of it. */
+  #act(request: Request, fds: number[]): object {
+    switch (request.op) {
+      case 'addPort':
+        return this.#addPort(request, fds);
+      case 'setFilters': {
+        const port = this.#port(request.port);
+        port.filters = new FilterSet(port.mac, request.filters);
+        return {};
+      }
+      case 'removePort':
+        this.#removePort(this.#port(request.port));
+        return {};
+      case 'uplink':
+        this.#setUplink(fds, request.mac ?? -1);
+        return {};
+      case 'stats':
+        return this.#stats();
+      case 'spin':
+        this.spinUs = request.us;
+        return {};
+      case 'affinity':
+        setAffinity(request.cpus);
+        return {};
+    }
+  }
+
+  #port(name: string): Port {
+    const port = this.ports.find((p) => p.name === name);
+    if (port === undefined) throw new ArrakisError('ARK_NOT_FOUND', `no port "${name}"`);
+    return port;
+  }
+
+  #addPort(request: AddPort, fds: number[]): object {
+    const { port: name, mac } = request;
+    if (this.ports.some((p) => p.name === name || p.mac === mac)) {
+      throw new ArrakisError('ARK_IN_USE', `port "${name}" or its MAC address exists`);
+    }
+    if (this.ports.length === PORTS_MAX) {
+      throw new ArrakisError('ARK_LIMIT', `the software NIC has ${PORTS_MAX} ports`);
+    }
+    if (fds.length !== (request.listen === undefined ? 1 : 0)) {
+      throw new ArrakisError('ARK_BAD_ARGUMENT', 'addPort takes one connected socket, or `listen`');
+    }
+    const listenFd = request.listen === undefined ? -1 : listenAt(request.listen, request.mode);
+    const port = new Port(this.arena, this.#staging, {
+      name,
+      mac,
+      filters: new FilterSet(mac, request.filters),
+      mtu: request.mtu,
+      allowUnsealed: request.allowUnsealed,
+      listenFd,
+      listenPath: request.listen ?? '',
+    });
+    this.#setPorts([...this.ports, port]);
+    if (listenFd >= 0) this.watches.add(listenFd, () => this.#onClient(port));
+    else this.#connect(port, fds.splice(0)[0]!);
+    return {};
+  }
+
+  #setPorts(ports: readonly Port[]): void {
+    this.ports = ports;
+    this.switch.setPorts(ports);
+  }
+
+  #removePort(port: Port): void {
+    if (port.listenFd >= 0) {
+      this.watches.remove(port.listenFd);
+      closeFd(port.listenFd);
+      fs.rmSync(port.listenPath, { force: true });
+    }
+    this.#disconnect(port, 'the port was removed');
+    this.#setPorts(this.ports.filter((p) => p !== port));
+  }
+
+  /** A driver connects to a listening port. While one is connected, the next waits. */
+  #onClient(port: Port): void {
+    const fd = acceptUnix(port.listenFd);
+    if (fd < 0) return;
+    this.watches.remove(port.listenFd);
+    this.#connect(port, fd);
+  }
+
+  #connect(port: Port, fd: number): void {
+    port.connect(fd, this);
+    this.watches.add(fd, () => {
+      const ended = port.session?.onReadable() ?? null;
+      if (ended === null) return;
+      this.#disconnect(port, ended);
+      if (port.listenFd >= 0) this.watches.add(port.listenFd, () => this.#onClient(port));
+    });
+  }
+
+  #disconnect(port: Port, reason: string): void {
+    if (port.session === null) return;
+    this.watches.remove(port.session.fd);
+    port.disconnect(reason);
+    this.#tellState(port);
+  }
+
+  #setUplink(fds: number[], mac: number): void {
+    if (fds.length > 1) throw new ArrakisError('ARK_BAD_ARGUMENT', 'uplink takes one descriptor');
+    const old = this.switch.uplink;
+    if (old !== null) {
+      this.watches.remove(old.fd);
+      this.switch.uplink = null;
+      old.close();
+    }
+    const fd = fds.shift();
+    if (fd === undefined) return;
+    const uplink = new Uplink(this.arena, this.#staging, FRAME_LEN_MAX, fd, mac);
+    try {
+      this.watches.add(fd, () => {
+        uplink.readable = true;
+      });
+    } catch (error) {
+      uplink.close();
+      throw error;
+    }
+    this.switch.uplink = uplink;
+  }
+
+  #stats(): object {
+    const { uplink, uplinkDrops } = this.switch;
+    return {
+      ports: Object.fromEntries(this.ports.map((port) => [port.name, port.stats()])),
+      uplink: uplink === null ? null : { ...uplink.stats(), drops: namedDrops(uplinkDrops) },
+      mappedBytes: this.arena.mappedBytes,
+    };
+  }
+
+  #tellState({ name, state, reason }: Port): void {
+    this.#tell({ event: 'portState', port: name, state, reason });
+  }
+
+  #tell(message: object): void {
+    this.#outbox.push(Buffer.from(JSON.stringify(message)));
+    this.#flush();
+  }
+
+  #flush(): void {
+    if (this.#outbox.length > OUTBOX_MAX) this.running = false;
+    try {
+      while (this.#outbox.length > 0 && sendMessage(this.#controlFd, this.#outbox[0]!) >= 0) {
+        this.#outbox.shift();
+      }
+    } catch (error) {
+      if (!isErrno(error, 'EPIPE', 'ECONNRESET')) throw error;
+      this.running = false;
+    }
+  }
+}
+
+/** A listening socket at `path`; one that a dead process left there is replaced. */
+function listenAt(path: string, mode: number): number {
+  if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) fs.rmSync(path);
+  const fd = listenUnix(path, SOCK_STREAM);
+  fs.chmodSync(path, mode);
+  return fd;
+}

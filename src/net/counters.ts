@@ -1,0 +1,69 @@
+/**
+ * What the stack counts, in frames since it was made.
+ *
+ * Every received frame ends in exactly one of RX_OUTCOMES, so their sum is `rxFrames`.
+ */
+export const RX_OUTCOMES = [
+  /** Handled: ARP for us, an echo request answered, another ICMP message, a datagram given to its handler. */
+  'rxArp',
+  'rxEcho',
+  'rxIcmp',
+  'rxUdp',
+  /** Shorter than its header, an IEEE 802.3 frame, or sent by a group address. */
+  'badEthernet',
+  'badArp',
+  /** Somebody else sends ARP with our address as its own. */
+  'arpConflict',
+  'badIp',
+  /** From an address that cannot be a sender: our own, a group, loopback, network zero. */
+  'badSource',
+  'badUdp',
+  'badIcmp',
+  /** Wrong checksum in the IPv4, UDP or ICMP header. */
+  'badChecksum',
+  'notForUs',
+  /** A fragment: there is no reassembly. */
+  'fragment',
+  /** Neither IPv4 nor ARP. */
+  'otherProtocol',
+  /** IPv4, but no protocol of ours. */
+  'noProtocol',
+  /** UDP to a port that nobody has bound. */
+  'noSocket',
+] as const;
+
+export const TX_EVENTS = [
+  /** Frames that the device accepted. */
+  'txFrames',
+  /** Dropped: the transmit queue was full; longer than the link carries; no way to the address. */
+  'txFull',
+  'txTooLong',
+  'noRoute',
+  /** Dropped: the address is shared with the kernel, and nobody has told us the neighbour. */
+  'noNeighbour',
+  /** The pool had no frame for an ARP request. */
+  'noFrame',
+  /** Frames that waited for a neighbour; of these, dropped for lack of room, and for lack of an answer. */
+  'arpPending',
+  'arpPendingFull',
+  'arpFailed',
+  'arpRequests',
+  'arpReplies',
+  'icmpErrors',
+  /** ICMP errors not sent because there were too many. */
+  'icmpLimited',
+] as const;
+
+export type NetCounter = (typeof RX_OUTCOMES)[number] | (typeof TX_EVENTS)[number] | 'rxFrames';
+export type NetCounters = Record<NetCounter, number>;
+
+export function newNetCounters(): NetCounters {
+  const names: readonly NetCounter[] = ['rxFrames', ...RX_OUTCOMES, ...TX_EVENTS];
+  return Object.fromEntries(names.map((name) => [name, 0])) as NetCounters;
+}
+
+/** The counters that are not zero, as `rxFrames 3, rxUdp 2, notForUs 1`. */
+export function formatNetCounters(counters: NetCounters): string {
+  const parts = Object.entries(counters).filter(([, count]) => count > 0);
+  return parts.map(([name, count]) => `${name} ${count}`).join(', ') || 'nothing counted';
+}

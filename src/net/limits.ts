@@ -1,0 +1,33 @@
+/** Every limit of the stack in one table. Sizes bound memory that a peer can make us keep; times are milliseconds. */
+export const NET_LIMITS = {
+  /** Frames taken from the device in one turn. */
+  batchMax: 64,
+  /** Frames that wait for room in the transmit ring; more are dropped and counted (`txFull`). */
+  txQueueMax: 256,
+  /** Sent frames returned to the pool in one turn: more than a batch, so that a backlog shrinks. */
+  reclaimMax: 128,
+
+  /** The neighbour cache has this many sets of `arpWays` entries. A power of two. */
+  arpSets: 64,
+  arpWays: 4,
+  /** Frames that wait for one neighbour's address; a newer one displaces the oldest. */
+  arpPendingPerNeighbour: 4,
+  /** Frames that wait for any: a scan of dead addresses must not eat the pool. */
+  arpPendingMax: 64,
+  /** How long an answer counts before it is asked for again. */
+  arpReachableMs: 60_000,
+  /** One request a second for each neighbour (RFC 1122, section 2.3.2.1). */
+  arpRetryMs: 1_000,
+  arpTriesMax: 3,
+
+  /** ICMP errors: sustained rate and burst (RFC 1812, section 4.3.2.8). */
+  icmpErrorsPerSecond: 100,
+  icmpErrorBurst: 50,
+  /** Largest IPv4 datagram that carries an ICMP error (RFC 1812, section 4.3.2.3). */
+  icmpErrorLengthMax: 576,
+
+  /** Bound UDP ports: the index of a handler fits in a byte, 0 meaning none. */
+  udpSocketsMax: 255,
+  /** Time to live of what we send (RFC 1122, section 3.2.1.7; the value is IANA's recommendation). */
+  ttl: 64,
+} as const satisfies Record<string, number>;

@@ -1,0 +1,122 @@
+/**
+ * What the layers of one interface share: the device queue with its memory, the MAC address, the counters, this
+ * turn's time, and the frames on their way out.
+ *
+ * - A received frame is `inHand` until a layer takes it. What is still in hand when its turn ends goes back to the pool.
+ * - `transmit` always takes the frame: it is sent, or dropped and counted.
+ * - Frames that the device does not accept stay queued, in order, up to NET_LIMITS.txQueueMax.
+ */
+import { type Mac, macHi, macLo } from '../base/address.ts';
+import { assert } from '../base/assert.ts';
+import type { NicQueue } from '../device/nic.ts';
+import * as ethernet from '../wire/ethernet.ts';
+import { type NetCounters, newNetCounters } from './counters.ts';
+import { NET_LIMITS } from './limits.ts';
+
+/** No frame is in hand. Not NO_FRAME, which is no small integer. */
+const NONE = -1;
+
+export class Link {
+  readonly queue: NicQueue;
+  readonly view: DataView;
+  readonly u8: Uint8Array;
+  readonly macHi: number;
+  readonly macLo: number;
+  /** Longest IPv4 datagram, and longest frame, that we send. */
+  readonly mtu: number;
+  readonly frameLengthMax: number;
+  readonly counters: NetCounters = newNetCounters();
+  /** Time of this turn, set by `NetInterface.poll`. */
+  nowMs = 0;
+  /** The received frame that nobody has taken yet. */
+  inHand = NONE;
+  readonly #frameMask: number;
+  readonly #frameSize: number;
+  readonly #frames = new Uint32Array(NET_LIMITS.txQueueMax);
+  readonly #lengths = new Uint16Array(NET_LIMITS.txQueueMax);
+  #count = 0;
+
+  constructor(queue: NicQueue, mac: Mac, mtu: number) {
+    this.queue = queue;
+    this.view = queue.memory.view;
+    this.u8 = queue.memory.u8;
+    this.macHi = macHi(mac);
+    this.macLo = macLo(mac) | 0;
+    this.mtu = mtu;
+    this.frameLengthMax = mtu + ethernet.HEADER_LEN;
+    this.#frameSize = queue.memory.frameSize;
+    this.#frameMask = this.#frameSize - 1;
+  }
+
+  /** Frames that wait for the device. */
+  get queued(): number {
+    return this.#count;
+  }
+
+  /** Keep a received frame beyond its turn. The caller owns it. */
+  take(frame: number): void {
+    if (frame === this.inHand) this.inHand = NONE;
+  }
+
+  /** Give a frame back to the pool. */
+  free(frame: number): void {
+    this.take(frame);
+    this.queue.free(frame);
+  }
+
+  /** Give back the frame that nobody took. */
+  settle(): void {
+    const frame = this.inHand;
+    if (frame === NONE) return;
+    this.inHand = NONE;
+    this.queue.free(frame);
+  }
+
+  /** True when `length` bytes from `frame` end inside its buffer and are no more than the link carries. */
+  fits(frame: number, length: number): boolean {
+    return (
+      length >= 0 &&
+      length <= this.frameLengthMax &&
+      (frame & this.#frameMask) + length <= this.#frameSize
+    );
+  }
+
+  /** Queue a finished frame; it leaves with this turn's batch. False when it was dropped. */
+  transmit(frame: number, length: number): boolean {
+    this.take(frame);
+    if (this.#count === NET_LIMITS.txQueueMax && this.flush() === 0) {
+      this.counters.txFull++;
+      this.queue.free(frame);
+      return false;
+    }
+    this.#frames[this.#count] = frame;
+    this.#lengths[this.#count++] = length;
+    return true;
+  }
+
+  /** Write the Ethernet header of an IPv4 frame from us. */
+  emitEthernet(frame: number, dstHi: number, dstLo: number): void {
+    ethernet.setDst(this.view, frame, dstHi, dstLo);
+    ethernet.setSrc(this.view, frame, this.macHi, this.macLo);
+    ethernet.setType(this.view, frame, ethernet.TYPE_IPV4);
+  }
+
+  /** Offer what is queued to the device. Returns how many frames it accepted; the doorbell is the caller's. */
+  flush(): number {
+    if (this.#count === 0) return 0;
+    const sent = this.queue.txBatch(this.#frames, this.#lengths, this.#count);
+    assert(sent >= 0 && sent <= this.#count, 'txBatch accepts a prefix');
+    this.#count -= sent;
+    if (sent > 0 && this.#count > 0) {
+      this.#frames.copyWithin(0, sent, sent + this.#count);
+      this.#lengths.copyWithin(0, sent, sent + this.#count);
+    }
+    this.counters.txFrames += sent;
+    return sent;
+  }
+
+  /** Give every queued frame back to the pool. */
+  clear(): void {
+    while (this.#count > 0) this.queue.free(this.#frames[--this.#count]!);
+  }
+}

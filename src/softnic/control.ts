@@ -16,8 +16,8 @@ const MTU_MAX = 65_521;
 export const SPIN_US_MAX = 1_000_000;
 const CPUS_MAX = 1024;
 
-const port = z.string().regex(/^[\w.:-]{1,64}$/);
 const id = z.number().int().min(0);
+const port = id;
 const mac = z
   .number()
   .int()

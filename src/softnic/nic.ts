@@ -8,7 +8,14 @@ import { namedDrops } from '../device/drops.ts';
 import { Arena } from '../ffi/arena.ts';
 import { closeAll, closeFd, setNonBlocking } from '../ffi/fd.ts';
 import { setAffinity } from '../ffi/process.ts';
-import { acceptUnix, listenUnix, receiveMessage, SOCK_STREAM, sendMessage } from '../ffi/unix.ts';
+import {
+  acceptUnix,
+  listenUnix,
+  type Received,
+  receiveMessage,
+  SOCK_STREAM,
+  sendMessage,
+} from '../ffi/unix.ts';
 import type { BackendHost } from '../ring/vhost-backend.ts';
 import { type AddPort, MESSAGE_LEN_MAX, parseRequest, type Request, requestId } from './control.ts';
 import { type LoopHost, Watches } from './loop.ts';
@@ -70,12 +77,8 @@ export class SoftNic implements LoopHost, BackendHost {
 
   #onControl(): void {
     for (let i = 0; i < REQUESTS_MAX; i++) {
-      const received = receiveMessage(this.#controlFd, this.#request, FDS_MAX);
+      const received = this.#receive();
       if (received === null) return;
-      if (received.length === 0) {
-        this.running = false;
-        return;
-      }
       const text = this.#request.toString('utf8', 0, received.length);
       try {
         if (received.truncated) {
@@ -91,6 +94,19 @@ export class SoftNic implements LoopHost, BackendHost {
         closeAll(received.fds);
       }
     }
+  }
+
+  /** The next request; null when there is none, for now or for ever. */
+  #receive(): Received | null {
+    try {
+      const received = receiveMessage(this.#controlFd, this.#request, FDS_MAX);
+      if (received === null || received.length > 0) return received;
+    } catch (error) {
+      // It went without reading our last messages.
+      if (!isErrno(error, 'ECONNRESET')) throw error;
+    }
+    this.running = false;
+    return null;
   }
 
   /** Do what was asked; what is kept of `fds` is taken out of it. */
@@ -120,16 +136,16 @@ export class SoftNic implements LoopHost, BackendHost {
     }
   }
 
-  #port(name: string): Port {
-    const port = this.ports.find((p) => p.name === name);
-    if (port === undefined) throw new ArrakisError('ARK_NOT_FOUND', `no port "${name}"`);
+  #port(id: number): Port {
+    const port = this.ports.find((p) => p.id === id);
+    if (port === undefined) throw new ArrakisError('ARK_NOT_FOUND', `no port ${id}`);
     return port;
   }
 
   #addPort(request: AddPort, fds: number[]): object {
-    const { port: name, mac } = request;
-    if (this.ports.some((p) => p.name === name || p.mac === mac)) {
-      throw new ArrakisError('ARK_IN_USE', `port "${name}" or its MAC address exists`);
+    const { port: id, mac } = request;
+    if (this.ports.some((p) => p.id === id || p.mac === mac)) {
+      throw new ArrakisError('ARK_IN_USE', `port ${id} or its MAC address exists`);
     }
     if (this.ports.length === PORTS_MAX) {
       throw new ArrakisError('ARK_LIMIT', `the software NIC has ${PORTS_MAX} ports`);
@@ -139,7 +155,7 @@ export class SoftNic implements LoopHost, BackendHost {
     }
     const listenFd = request.listen === undefined ? -1 : listenAt(request.listen, request.mode);
     const port = new Port(this.arena, this.#staging, {
-      name,
+      id,
       mac,
       filters: new FilterSet(mac, request.filters),
       mtu: request.mtu,
@@ -218,14 +234,14 @@ export class SoftNic implements LoopHost, BackendHost {
   #stats(): object {
     const { uplink, uplinkDrops } = this.switch;
     return {
-      ports: Object.fromEntries(this.ports.map((port) => [port.name, port.stats()])),
+      ports: this.ports.map((port) => port.stats()),
       uplink: uplink === null ? null : { ...uplink.stats(), drops: namedDrops(uplinkDrops) },
       mappedBytes: this.arena.mappedBytes,
     };
   }
 
-  #tellState({ name, state, reason }: Port): void {
-    this.#tell({ event: 'portState', port: name, state, reason });
+  #tellState({ id, state, reason }: Port): void {
+    this.#tell({ event: 'portState', port: id, state, reason });
   }
 
   #tell(message: object): void {

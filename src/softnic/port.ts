@@ -32,7 +32,7 @@ export interface FrameSink {
 export type PortState = 'up' | 'down' | 'broken';
 
 export interface PortOptions {
-  name: string;
+  id: number;
   mac: Mac;
   filters: FilterSet;
   mtu: number;
@@ -44,7 +44,7 @@ export interface PortOptions {
 }
 
 export class Port {
-  readonly name: string;
+  readonly id: number;
   readonly frameLengthMax: number;
   readonly listenFd: number;
   readonly listenPath: string;
@@ -71,7 +71,7 @@ export class Port {
 
   /** `staging` is the arena offset of private memory for one frame, on a word. */
   constructor(arena: Arena, staging: number, options: PortOptions) {
-    this.name = options.name;
+    this.id = options.id;
     this.filters = options.filters;
     this.frameLengthMax = options.mtu + ETH_HEADER_LEN;
     this.listenFd = options.listenFd;
@@ -270,9 +270,9 @@ export class Port {
   }
 
   stats(): Record<string, unknown> {
-    const { rxPackets, rxBytes, txPackets, txBytes, state, reason } = this;
+    const { id: port, rxPackets, rxBytes, txPackets, txBytes, state, reason } = this;
     const drops = namedDrops(this.drops);
     const connected = this.session !== null;
-    return { rxPackets, rxBytes, txPackets, txBytes, drops, connected, state, reason };
+    return { port, rxPackets, rxBytes, txPackets, txBytes, drops, connected, state, reason };
   }
 }

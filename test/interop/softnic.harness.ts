@@ -16,6 +16,7 @@ const ENTRY = path.join(import.meta.dirname, '../../src/softnic/main.js');
 const TIMEOUT_MS = 5000;
 
 export interface PortStats {
+  port: number;
   rxPackets: number;
   rxBytes: number;
   txPackets: number;
@@ -31,14 +32,14 @@ export interface Answer {
   ok: boolean;
   code?: string;
   message?: string;
-  ports?: Record<string, PortStats>;
+  ports?: PortStats[];
   uplink?: Record<string, number> | null;
   mappedBytes?: number;
 }
 
 export interface PortEvent {
   event: string;
-  port: string;
+  port: number;
   state: string;
   reason: string;
 }
@@ -95,12 +96,12 @@ export class SoftNicProcess {
     throw new Error(`${answer.code}: ${answer.message}`);
   }
 
-  stats(port: string): PortStats {
-    return this.request({ op: 'stats' }).ports![port]!;
+  stats(port: number): PortStats {
+    return this.request({ op: 'stats' }).ports!.find((p) => p.port === port)!;
   }
 
   /** The events of `port` so far, as `state reason`. */
-  states(port: string): string[] {
+  states(port: number): string[] {
     this.request({ op: 'stats' });
     return this.events.filter((e) => e.port === port).map((e) => `${e.state} ${e.reason}`);
   }

@@ -42,6 +42,12 @@ nicSuite('pipe in an idle capture tap', () =>
   pipePair((queue) => new CaptureTap(queue, { nowNs })),
 );
 nicSuite('pipe in fault at probability 0', () => pipePair((queue) => withFault(queue, { random })));
+nicSuite(
+  'pipe in fault with faults that never come true',
+  () => pipePair((queue) => withFault(queue, { random: () => 0.999, drop: 0.5, duplicate: 0.5 })),
+  // Accepted frames wait in the wrapper when the ring is full.
+  { ringDrainsItself: true },
+);
 nicSuite('pipe in fault in pcap', () =>
   pipePair((queue) => withPcap(withFault(queue, { random }), discard, { nowNs })),
 );

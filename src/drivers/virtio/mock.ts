@@ -100,6 +100,7 @@ export class MockDevice {
   /** Request numbers in the order they came. */
   readonly requests: number[] = [];
   features = 0n;
+  eventIdx = false;
   /** Frames that found no receive buffer. */
   dropped = 0;
   /** By vring index: RECEIVEQ, TRANSMITQ. */
@@ -122,10 +123,6 @@ export class MockDevice {
 
   private constructor(socket: number) {
     this.#socket = socket;
-  }
-
-  get eventIdx(): boolean {
-    return hasFeature(this.features, FEATURE.VIRTIO_RING_F_EVENT_IDX);
   }
 
   /** Ask the driver to be woken for each batch, or never. */
@@ -172,8 +169,8 @@ export class MockDevice {
     const at = this.#u32[ring.desc / 4 + id * 4]!;
     const room = this.#u32[ring.desc / 4 + id * 4 + 2]!;
     assert(length + NET_HEADER_LEN <= room, 'the posted buffer holds a frame');
-    this.#u8.fill(0, at, at + NET_HEADER_LEN);
-    this.#u8[at + 10] = 1;
+    // num_buffers is 1 (section 5.1.6.4), the rest 0.
+    for (let i = 0; i < NET_HEADER_LEN; i++) this.#u8[at + i] = i === 10 ? 1 : 0;
     const to = at + NET_HEADER_LEN;
     for (let i = 0; i < length; i++) this.#u8[to + i] = bytes[from + i]!;
     this.#use(ring, id, length + NET_HEADER_LEN);
@@ -282,7 +279,10 @@ export class MockDevice {
       assert(index === RECEIVEQ || index === TRANSMITQ, 'one queue pair');
       return this.rings[index];
     };
-    if (request === REQ.SET_FEATURES) this.features = decodeU64(payload)!;
+    if (request === REQ.SET_FEATURES) {
+      this.features = decodeU64(payload)!;
+      this.eventIdx = hasFeature(this.features, FEATURE.VIRTIO_RING_F_EVENT_IDX);
+    }
     if (request === REQ.SET_MEM_TABLE) {
       const [region] = decodeMemTable(payload)!;
       this.#mapping = mapShared(fds[0]!, region!.size, region!.offset);

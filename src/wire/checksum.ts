@@ -44,7 +44,10 @@ export const finish = (total: number): number => ~fold(total) & 0xffff;
 /** True when a sum that covers the checksum field itself says that nothing changed on the way. */
 export const isValid = (total: number): boolean => fold(total) === 0xffff;
 
-/** The checksum after one 16-bit word that it covers went from `before` to `after` (RFC 1624, equation 3). */
+/**
+ * The checksum after one 16-bit word that it covers went from `before` to `after` (RFC 1624, equation 3). Where the
+ * words that it covers may all become zero, take 0xffff for a result of 0.
+ */
 export function update(checksum: number, before: number, after: number): number {
   return ~fold((~checksum & 0xffff) + (~before & 0xffff) + (after & 0xffff)) & 0xffff;
 }

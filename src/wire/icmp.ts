@@ -33,7 +33,8 @@ export const echoSeq = (frame: DataView, at: number): number => frame.getUint16(
 export function retype(frame: DataView, at: number, newType: number, newCode: number): void {
   const before = frame.getUint16(at + TYPE_CODE);
   const after = (newType << 8) | newCode;
-  const sum = checksum.update(frame.getUint16(at + CHECKSUM), before, after);
+  // When all else is zero, the update yields the one zero of the two that is wrong; ones are right in either case.
+  const sum = checksum.update(frame.getUint16(at + CHECKSUM), before, after) || 0xffff;
   frame.setUint16(at + TYPE_CODE, after);
   frame.setUint16(at + CHECKSUM, sum);
 }

@@ -4,7 +4,8 @@
  * Making one takes privilege: `openXsk` registers the packet memory and binds to a queue. Using one does not:
  * `xskRingOffsets`, `mapXskRing`, `xskSend` and `xskReceive` work on a socket that was passed to us.
  */
-import { closeFd } from './fd.ts';
+import { SystemError } from '../base/errors.ts';
+import { closeFd, pollOne } from './fd.ts';
 import { bind, check, errnoName } from './libc.ts';
 import { type Mapping, mapShared } from './memory.ts';
 
@@ -137,20 +138,31 @@ function registerUmem(fd: number, options: XskOptions): void {
   }
 }
 
+/** A socket that was just closed lets go of its queue a moment later, in a kernel worker. */
+const BUSY_RETRIES_MAX = 100;
+const BUSY_PAUSE_MS = 1;
+
 function bindXsk(fd: number, options: XskOptions): void {
   const address = Buffer.alloc(16);
   address.writeUInt16LE(AF_XDP, 0);
   address.writeUInt32LE(options.ifIndex, 4);
   address.writeUInt32LE(options.queue, 8);
-  address.writeUInt16LE(XDP_USE_NEED_WAKEUP, 2);
-  if (bindCall(fd, address, 16) >= 0) return;
-  const reason = errnoName();
-  if (reason !== 'EBUSY' && reason !== 'ENODEV') {
-    // A driver that fails to set up zero-copy may still serve copy mode.
-    address.writeUInt16LE(XDP_USE_NEED_WAKEUP | XDP_COPY, 2);
+  for (let attempt = 0; ; attempt++) {
+    address.writeUInt16LE(XDP_USE_NEED_WAKEUP, 2);
     if (bindCall(fd, address, 16) >= 0) return;
+    let reason = errnoName();
+    if (reason !== 'EBUSY' && reason !== 'ENODEV') {
+      // A driver that fails to set up zero-copy may still serve copy mode.
+      address.writeUInt16LE(XDP_USE_NEED_WAKEUP | XDP_COPY, 2);
+      if (bindCall(fd, address, 16) >= 0) return;
+      reason = errnoName();
+    }
+    if (reason !== 'EBUSY' || attempt === BUSY_RETRIES_MAX) {
+      const { ifIndex, queue } = options;
+      throw new SystemError('bind', reason, ['AF_XDP', `interface ${ifIndex}`, `queue ${queue}`]);
+    }
+    pollOne(fd, 0, BUSY_PAUSE_MS);
   }
-  check(-1, 'bind', 'AF_XDP', `interface ${options.ifIndex}`, `queue ${options.queue}`);
 }
 
 function option(fd: number, name: number, bytes: number): Buffer {

@@ -1,0 +1,175 @@
+/**
+ * A protection domain, from the inside: this process as the control plane knows it.
+ *
+ * `connect()` finds the daemon; `openVnic()` gives a VNIC whose packets then need nobody's leave. When the daemon ends
+ * the domain says 'control-lost', and its open VNICs go on.
+ */
+import { EventEmitter } from 'node:events';
+import { ArrakisError } from '../base/errors.ts';
+import {
+  type ArgsOf,
+  type EventName,
+  type EventOf,
+  type Operation,
+  PROTOCOL_VERSION,
+  type ReplyOf,
+} from '../control/protocol.ts';
+import { parseVnicSpec, type VnicSpec } from '../control/vnic-spec.ts';
+import { closeAll } from '../ffi/fd.ts';
+import { setAffinity } from '../ffi/process.ts';
+import { type Answer, ControlChannel, openControlSocket } from './client.ts';
+import { openVnicQueue, Vnic } from './vnic.ts';
+
+export interface ConnectOptions {
+  /** Control socket; default: `ARRAKIS_FD`, `ARRAKIS_SOCKET`, then the usual places. */
+  readonly socket?: string;
+  /** What the daemon calls this domain. */
+  readonly name?: string;
+}
+
+interface DomainEvents {
+  /** The daemon is gone, or closed the channel. Open VNICs of AF_XDP interfaces end with it; those of soft0 too. */
+  'control-lost': [reason: string];
+  /** The daemon is about to end. */
+  shutdown: [];
+}
+
+export class Domain extends EventEmitter<DomainEvents> {
+  readonly #channel: ControlChannel;
+  readonly #vnics = new Map<number, Vnic>();
+  /** Capture events that came before the answer to `vnic.open` was handled cannot exist: the daemon sends in order. */
+  #info: ReplyOf<'hello'> | null = null;
+
+  /** Use `connect`. Takes over `fd`. */
+  constructor(fd: number) {
+    super();
+    this.#channel = new ControlChannel(fd, {
+      onEvent: (name, body, fds) => this.#onEvent(name, body, fds),
+      onClose: (reason) => this.emit('control-lost', reason),
+    });
+  }
+
+  /** Say hello. Rejects with ARK_UNSUPPORTED when the daemon speaks another protocol. */
+  async hello(name: string | undefined): Promise<this> {
+    const args = { protocol: PROTOCOL_VERSION, ...(name === undefined ? {} : { name }) };
+    this.#info = (await this.#channel.request('hello', args)).reply;
+    return this;
+  }
+
+  /** What the daemon said of itself and of this domain. */
+  get info(): ReplyOf<'hello'> {
+    if (this.#info === null) throw new ArrakisError('ARK_NOT_PERMITTED', 'hello comes first');
+    return this.#info;
+  }
+
+  get vnics(): readonly Vnic[] {
+    return [...this.#vnics.values()];
+  }
+
+  /**
+   * Open a VNIC: a prepared one (the next, or the one of that name), or by `spec` where this user may. Without a spec
+   * and with nothing prepared it is one of soft0 with the next free address. Rejects with the daemon's errors.
+   */
+  async openVnic(spec?: string | VnicSpec): Promise<Vnic> {
+    const { reply, fds } = await this.#channel.request('vnic.open', this.#openArgs(spec));
+    let vnic: Vnic;
+    try {
+      vnic = new Vnic(reply, openVnicQueue(reply, fds), {
+        closeVnic: (id) => this.#closeVnic(id),
+        setFilters: async (id, filters) => {
+          await this.#channel.request('filter.set', { vnic: id, filters: [...filters] });
+        },
+      });
+    } catch (error) {
+      await this.#closeVnic(reply.vnic);
+      throw error;
+    }
+    this.#vnics.set(vnic.id, vnic);
+    return vnic;
+  }
+
+  /** Any operation of the protocol (docs/protocol.md). The caller owns the descriptors of the answer. */
+  request<O extends Operation>(
+    op: O,
+    args: ArgsOf<O>,
+    fds: readonly number[] = [],
+  ): Promise<Answer<O>> {
+    return this.#channel.request(op, args, fds);
+  }
+
+  /** Close every VNIC and the connection. Idempotent. */
+  async close(): Promise<void> {
+    await Promise.all(this.vnics.map((vnic) => vnic.close()));
+    this.#channel.close();
+  }
+
+  #openArgs(spec: string | VnicSpec | undefined): ArgsOf<'vnic.open'> {
+    const { prepared } = this.info;
+    if (spec === undefined) return prepared.length > 0 ? {} : { spec: { device: 'soft0' } };
+    if (typeof spec !== 'string') return { spec };
+    return prepared.includes(spec) ? { name: spec } : { spec: parseVnicSpec(spec) };
+  }
+
+  /** The daemon may have taken it back already, or be gone: then there is nothing to give back. */
+  async #closeVnic(id: number): Promise<void> {
+    this.#vnics.delete(id);
+    if (this.#channel.closed) return;
+    try {
+      await this.#channel.request('vnic.close', { vnic: id });
+    } catch (error) {
+      const { code } = error as ArrakisError;
+      if (code !== 'ARK_NOT_FOUND' && code !== 'ARK_NO_DAEMON') throw error;
+    }
+  }
+
+  #onEvent(name: EventName, body: unknown, fds: number[]): void {
+    if (name === 'shutdown') this.emit('shutdown');
+    else if (name === 'vnic.gone') {
+      const { vnic, reason } = body as EventOf<'vnic.gone'>;
+      this.#vnics.get(vnic)?.markGone(reason);
+    } else if (name === 'capture.stop') {
+      this.#vnics.get((body as EventOf<'capture.stop'>).vnic)?.stopCapture();
+    } else if (fds.length === 1) {
+      const { vnic, snaplen } = body as EventOf<'capture'>;
+      const target = this.#vnics.get(vnic);
+      if (target !== undefined && !target.gone) {
+        target.startCapture(fds[0]!, snaplen);
+        return;
+      }
+    }
+    closeAll(fds);
+  }
+}
+
+/** CPU numbers as in `ARRAKIS_CPUS`: `0`, `0,2`, `0-3`. Throws ARK_BAD_ARGUMENT. */
+export function parseCpus(text: string): number[] {
+  const cpus: number[] = [];
+  for (const part of text.split(',')) {
+    const match = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part);
+    const first = Number(match?.[1]);
+    const last = match?.[2] === undefined ? first : Number(match[2]);
+    if (match === null || last < first || last >= 1024) {
+      throw new ArrakisError('ARK_BAD_ARGUMENT', `"${text}" is not a list of CPUs`, {
+        hint: 'write it as 0, 0,2 or 0-3',
+      });
+    }
+    for (let cpu = first; cpu <= last; cpu++) cpus.push(cpu);
+  }
+  return cpus;
+}
+
+/**
+ * Become a domain of the control plane. `ARRAKIS_CPUS`, if set, pins this thread. Rejects with ARK_NO_DAEMON and the
+ * command that starts one.
+ */
+export async function connect(options: ConnectOptions = {}): Promise<Domain> {
+  const cpus = process.env.ARRAKIS_CPUS;
+  if (cpus !== undefined && cpus !== '') setAffinity(parseCpus(cpus));
+  const domain = new Domain(openControlSocket({ socket: options.socket }));
+  try {
+    return await domain.hello(options.name);
+  } catch (error) {
+    await domain.close();
+    throw error;
+  }
+}

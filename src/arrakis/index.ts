@@ -1,0 +1,25 @@
+/** libarrakis: what an application imports. Unprivileged; the daemon has the rights. */
+export {
+  formatIpv4,
+  formatMac,
+  type Ipv4,
+  type Mac,
+  parseCidr,
+  parseIpv4,
+  parseMac,
+} from '../base/address.ts';
+export { ArrakisError, ERROR_CODES, type ErrorCode, SystemError } from '../base/errors.ts';
+export type { DeviceInfo, ObjectInfo } from '../control/protocol.ts';
+export { formatVnicSpec, parseVnicSpec, type VnicSpec } from '../control/vnic-spec.ts';
+export { type FlowFilter, formatFilter } from '../device/filter.ts';
+export {
+  type FrameMemory,
+  NIC_STATE,
+  type NicCounters,
+  type NicQueue,
+  NO_FRAME,
+} from '../device/nic.ts';
+export { type Answer, ControlChannel, openControlSocket } from './client.ts';
+export { type ConnectOptions, connect, Domain, parseCpus } from './domain.ts';
+export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
+export { Vnic } from './vnic.ts';

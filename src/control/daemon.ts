@@ -1,0 +1,138 @@
+/**
+ * arrakisd: the run directory, the listening socket, the connections, and the control plane behind them.
+ * It touches no packet; when it ends the device processes end with it, and everything a client held is reclaimed.
+ */
+import { createRequire } from 'node:module';
+import { closeFd } from '../ffi/fd.ts';
+import { acceptUnix, type Credentials, peerCredentials } from '../ffi/unix.ts';
+import { FdWatch } from '../ffi/watch.ts';
+import { Connection } from './connection.ts';
+import type { DeviceEvents, NicDevice, OpenInterface } from './devices/device.ts';
+import { LIMITS } from './limits.ts';
+import type { Log } from './log.ts';
+import { closeDomain, type Domain } from './objects/domain.ts';
+import { ControlPlane } from './plane.ts';
+import type { RunDirectory } from './run-directory.ts';
+
+const ACCEPTS_PER_TURN_MAX = 16;
+
+export interface DaemonOptions {
+  /** Claimed; the daemon releases it at its end. */
+  readonly directory: RunDirectory;
+  readonly log: Log;
+  readonly openInterface: OpenInterface;
+  /** Devices that are there from the start, made with the daemon's event sink. */
+  readonly devices: readonly ((events: DeviceEvents) => NicDevice)[];
+  /** Interfaces to take at start. */
+  readonly interfaces: readonly string[];
+}
+
+/** Version of the package, from its package.json beside the compiled tree or the sources. */
+export function packageVersion(): string {
+  const require = createRequire(import.meta.url);
+  for (const up of ['../../package.json', '../../../package.json']) {
+    try {
+      return (require(up) as { version: string }).version;
+    } catch {
+      // Not at this depth: dist/ is one level deeper than src/.
+    }
+  }
+  return 'unknown';
+}
+
+export class Daemon {
+  readonly plane: ControlPlane;
+  readonly #directory: RunDirectory;
+  readonly #listenFd: number;
+  readonly #watch: FdWatch;
+  readonly #connections = new Set<Connection>();
+  readonly #perUid = new Map<number, number>();
+  readonly #ended: Promise<void>;
+  #end!: () => void;
+  #stopping = false;
+
+  constructor(options: DaemonOptions) {
+    this.#directory = options.directory;
+    this.#ended = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+    this.plane = new ControlPlane({
+      directory: options.directory.path,
+      version: packageVersion(),
+      log: options.log,
+      openInterface: options.openInterface,
+      clock: Date.now,
+      host: {
+        adoptChannel: (fd, domain) => this.#serve(fd, peerCredentials(fd), domain),
+        shutdown: (reason) => void this.stop(reason),
+      },
+    });
+    const { devices } = this.plane;
+    for (const make of options.devices) devices.add(make(this.plane.deviceEvents));
+    for (const name of options.interfaces) devices.require(name, true);
+    this.#listenFd = options.directory.listen();
+    this.#watch = new FdWatch(this.#listenFd, () => this.#accept());
+  }
+
+  /** Resolves when the daemon has stopped. */
+  get ended(): Promise<void> {
+    return this.#ended;
+  }
+
+  /** End in order: tell the clients, take everything back, end the devices, remove the files. */
+  async stop(reason: string): Promise<void> {
+    if (this.#stopping) return this.#ended;
+    this.#stopping = true;
+    this.plane.log('info', 'stopping', { reason });
+    this.#watch.close();
+    closeFd(this.#listenFd);
+    const domains = [...this.plane.domains.values(), this.plane.self];
+    for (const domain of domains) domain.event('shutdown', {});
+    for (const connection of this.#connections) connection.close('the daemon stops');
+    await Promise.all(domains.map((domain) => closeDomain(this.plane, domain)));
+    await this.plane.devices.closeAll();
+    this.#directory.release();
+    this.plane.log('info', 'stopped');
+    this.#end();
+  }
+
+  #accept(): void {
+    for (let n = 0; n < ACCEPTS_PER_TURN_MAX; n++) {
+      let fd: number;
+      try {
+        fd = acceptUnix(this.#listenFd);
+      } catch (error) {
+        this.plane.log('error', 'accept failed', { error: (error as Error).message });
+        return;
+      }
+      if (fd < 0) return;
+      this.#admit(fd);
+    }
+  }
+
+  #admit(fd: number): void {
+    const credentials = peerCredentials(fd);
+    const { uid, pid } = credentials;
+    this.plane.counters.connections++;
+    const ofUid = this.#perUid.get(uid) ?? 0;
+    if (ofUid >= LIMITS.connectionsPerUidMax || this.#connections.size >= LIMITS.connectionsMax) {
+      this.plane.counters.connectionsRefused++;
+      this.plane.log('warn', 'connection refused: too many', { uid, pid });
+      closeFd(fd);
+      return;
+    }
+    this.#serve(fd, credentials, null);
+  }
+
+  #serve(fd: number, credentials: Credentials, domain: Domain | null): void {
+    const uid = domain?.uid ?? credentials.uid;
+    this.#perUid.set(uid, (this.#perUid.get(uid) ?? 0) + 1);
+    const connection = new Connection(this.plane, fd, credentials, domain, () => {
+      this.#connections.delete(connection);
+      const left = this.#perUid.get(uid)! - 1;
+      if (left === 0) this.#perUid.delete(uid);
+      else this.#perUid.set(uid, left);
+    });
+    this.#connections.add(connection);
+  }
+}

@@ -1,0 +1,146 @@
+/**
+ * A network interface as a device: AF_XDP, switched (the default) or direct.
+ *
+ * - The interface's first IPv4 address is what VNICs without one of their own share, by port.
+ * - A watch on the kernel's links tells when the interface goes; its VNICs are then gone and the device with them.
+ */
+import type { Mac } from '../../base/address.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import type { FlowFilter } from '../../device/filter.ts';
+import { XdpInterface, type XdpVnic } from '../../drivers/af-xdp/attach.ts';
+import { listAddresses, listRoutes, watchLinks } from '../../ffi/netlink/index.ts';
+import type {
+  Attachment,
+  AttachRequest,
+  Counters,
+  DeviceDescription,
+  DeviceEvents,
+  NicDevice,
+  OpenInterface,
+} from './device.ts';
+
+/** Opens interfaces whose veth links carry an alias that starts with `aliasPrefix`: a later daemon finds them by it. */
+export const afXdpOpener =
+  (aliasPrefix: string): OpenInterface =>
+  (name, events) =>
+    new AfXdpDevice(name, aliasPrefix, events);
+
+class AfXdpDevice implements NicDevice {
+  readonly name: string;
+  readonly mac: Mac;
+  readonly mtu: number;
+  readonly address: number;
+  readonly prefix: number;
+  readonly gateway: number;
+  readonly sharesAddress = true;
+  readonly assignsAddresses = false;
+  readonly #interface: XdpInterface;
+  readonly #aliasPrefix: string;
+  readonly #watch: { close(): void };
+  #state: 'running' | 'gone' | 'closed' = 'running';
+
+  constructor(name: string, aliasPrefix: string, events: DeviceEvents) {
+    if (process.getuid!() !== 0) {
+      throw new ArrakisError('ARK_NOT_PERMITTED', `${name} needs a daemon that runs as root`, {
+        hint: 'sudo arrakis up; without root there is soft0',
+      });
+    }
+    const opened = XdpInterface.open(name);
+    try {
+      const own = listAddresses().find((entry) => entry.index === opened.index);
+      this.address = own?.address ?? 0;
+      this.prefix = own?.prefix ?? 0;
+      const route = listRoutes().find((r) => r.index === opened.index && r.prefix === 0);
+      this.gateway = route?.gateway ?? 0;
+      this.#watch = watchLinks(({ type, link }) => {
+        if (link.index !== opened.index || this.#state !== 'running') return;
+        if (type !== 'deleted' && link.up) return;
+        this.#state = 'gone';
+        const reason = type === 'deleted' ? 'the interface was deleted' : 'the interface went down';
+        events.deviceGone(name, reason, false);
+      });
+    } catch (error) {
+      opened.close();
+      throw error;
+    }
+    this.name = name;
+    this.mac = opened.mac;
+    this.mtu = opened.mtu;
+    this.#interface = opened;
+    this.#aliasPrefix = aliasPrefix;
+  }
+
+  describe(): DeviceDescription {
+    const detail = `AF_XDP, ${this.#interface.mode} mode`;
+    return { kind: 'interface', state: this.#state, pid: 0, restarts: 0, detail };
+  }
+
+  async attach(request: AttachRequest): Promise<Attachment> {
+    if (this.#state !== 'running') {
+      throw new ArrakisError('ARK_GONE', `${this.name} went away`, { hint: 'bring it up again' });
+    }
+    const { vnic, filters, frameCount, frameSize, ringSize, mode, queue } = request;
+    const options = {
+      name: `${this.name}-${vnic}`,
+      alias: `${this.#aliasPrefix}${vnic}`,
+      filters,
+      frameCount,
+      frameSize: frameSize === 4096 ? (4096 as const) : (2048 as const),
+      ringSize,
+      ...(queue === null ? {} : { queue }),
+    };
+    const attached =
+      mode === 'direct'
+        ? this.#interface.attachDirect(options)
+        : this.#interface.attachSwitched(options);
+    return new AfXdpAttachment(attached);
+  }
+
+  async listen(): Promise<Attachment> {
+    throw new ArrakisError('ARK_UNSUPPORTED', `${this.name} has no vhost-user sockets`, {
+      hint: 'vnic.listen is for soft0',
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    this.#watch.close();
+    this.#interface.close();
+  }
+}
+
+class AfXdpAttachment implements Attachment {
+  readonly driver = 'af-xdp';
+  readonly grant: Record<string, unknown>;
+  readonly mac: Mac;
+  readonly mtu: number;
+  readonly regionBytes: number;
+  readonly fds: readonly number[];
+  readonly #vnic: XdpVnic;
+
+  constructor(vnic: XdpVnic) {
+    this.#vnic = vnic;
+    this.grant = { ...vnic.grant };
+    this.mac = vnic.grant.mac;
+    this.mtu = vnic.grant.mtu;
+    this.regionBytes = vnic.grant.regionBytes;
+    this.fds = vnic.fds;
+  }
+
+  /** The daemon keeps its copies: it reads the socket's statistics. */
+  handedOver(): void {}
+
+  async setFilters(filters: readonly FlowFilter[]): Promise<void> {
+    this.#vnic.setFilters(filters);
+  }
+
+  async counters(): Promise<Counters> {
+    const { socket, drops, ...counts } = this.#vnic.counters();
+    return { ...counts, drops: { ...drops }, socket: { ...socket } };
+  }
+
+  async detach(): Promise<void> {
+    this.#vnic.detach();
+  }
+}

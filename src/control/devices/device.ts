@@ -1,0 +1,78 @@
+/**
+ * What the control plane needs of a network device. The software NIC and AF_XDP interfaces implement it; tests
+ * have a fake. A device knows nothing of domains and names: it attaches, filters, counts and detaches by VNIC id.
+ */
+import type { Ipv4, Mac } from '../../base/address.ts';
+import type { FlowFilter } from '../../device/filter.ts';
+
+export interface AttachRequest {
+  /** Id of the VNIC: unique for the life of the daemon. */
+  readonly vnic: number;
+  readonly address: Ipv4;
+  readonly filters: readonly FlowFilter[];
+  readonly mode: 'direct' | 'switched';
+  readonly queue: number | null;
+  readonly frameCount: number;
+  readonly frameSize: number;
+  readonly ringSize: number;
+}
+
+export type Counters = Record<string, string | number | boolean | null | Record<string, number>>;
+
+/** A VNIC on its device. */
+export interface Attachment {
+  readonly driver: 'virtio' | 'af-xdp';
+  /** Plain JSON for the driver's queue. */
+  readonly grant: Record<string, unknown>;
+  readonly mac: Mac;
+  readonly mtu: number;
+  readonly regionBytes: number;
+  /** Region and socket for the application. The attachment owns them until `handedOver` or `detach`. */
+  readonly fds: readonly number[];
+  /** The application has its copies: the attachment closes what it need not keep. */
+  handedOver(): void;
+  setFilters(filters: readonly FlowFilter[]): Promise<void>;
+  counters(): Promise<Counters>;
+  /** Stop serving the VNIC and release everything. Idempotent; does not fail when the device is gone. */
+  detach(): Promise<void>;
+}
+
+export interface DeviceDescription {
+  readonly kind: 'softnic' | 'interface';
+  readonly state: string;
+  readonly pid: number;
+  readonly restarts: number;
+  readonly detail: string;
+}
+
+export interface NicDevice {
+  readonly name: string;
+  readonly mac: Mac;
+  readonly mtu: number;
+  /** The host's own address on this network; 0 when it has none. */
+  readonly address: Ipv4;
+  readonly prefix: number;
+  /** Where VNICs send what is for other networks; 0: nowhere. */
+  readonly gateway: Ipv4;
+  /** True when a VNIC may share `address` with the kernel, by port filters. */
+  readonly sharesAddress: boolean;
+  /** True when the device gives out addresses of its network by itself. */
+  readonly assignsAddresses: boolean;
+  describe(): DeviceDescription;
+  /** Serve a VNIC. Rejects with an ArrakisError and leaves nothing behind. */
+  attach(request: AttachRequest): Promise<Attachment>;
+  /** Serve a VNIC to whoever connects to the vhost-user socket `path`. Rejects with ARK_UNSUPPORTED where it cannot. */
+  listen(request: AttachRequest, path: string): Promise<Attachment>;
+  /** Let go of the device; attachments are detached before. */
+  close(): Promise<void>;
+}
+
+export interface DeviceEvents {
+  /** One VNIC stopped. */
+  vnicGone(vnic: number, reason: string): void;
+  /** The device stopped: all of its VNICs did. `usable` tells whether it can be attached to again. */
+  deviceGone(device: string, reason: string, usable: boolean): void;
+  log(level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>): void;
+}
+
+export type OpenInterface = (name: string, events: DeviceEvents) => NicDevice;

@@ -1,0 +1,48 @@
+/**
+ * Every limit of the daemon, in one place. Units are the last word of a name.
+ * What a client may make the daemon hold, wait for or send is bounded by one of these.
+ */
+export const LIMITS = {
+  /** One control message, JSON text. */
+  messageBytesMax: 65536,
+  /** Descriptors with one message. */
+  messageFdsMax: 4,
+  /** Messages of one connection that are handled before others get their turn. */
+  messagesPerTurnMax: 16,
+  /** Malformed messages of one connection before it is closed. */
+  badMessagesMax: 100,
+  /** A new connection must say hello within this time. */
+  helloMsMax: 5_000,
+  /** Connections of one uid, and of everybody. */
+  connectionsPerUidMax: 64,
+  connectionsMax: 512,
+  /** Replies and events that wait for a slow reader, and how long it may make them wait. */
+  sendQueueMax: 64,
+  sendStallMsMax: 5_000,
+  sendRetryMs: 5,
+  /** Objects. */
+  vnicsPerDomainMax: 16,
+  vnicsMax: 256,
+  filtersPerVnicMax: 64,
+  nameLengthMax: 32,
+  pathLengthMax: 100,
+  /** Geometry of a VNIC. Powers of two. */
+  framesMin: 256,
+  framesMax: 65536,
+  framesDefault: 2048,
+  ringSizeDefault: 512,
+  frameSizeDefault: 2048,
+  /** Sanity bound on what a client asks of a capture. */
+  snaplenMax: 65535,
+  /** How long a client waits for a reply, and the daemon for a device process. */
+  requestMsMax: 10_000,
+  deviceRequestMsMax: 5_000,
+  /** Restarts of a device process: the pause doubles from the first to the last, and after so many it stays down. */
+  deviceRestartMsFirst: 50,
+  deviceRestartMsMax: 5_000,
+  deviceRestartsMax: 20,
+  /** A device process that lived this long is taken for healthy: its restarts are forgotten. */
+  deviceHealthyMs: 10_000,
+  /** Orderly end: children get this long before SIGKILL. */
+  shutdownMsMax: 2_000,
+} as const;

@@ -1,0 +1,146 @@
+/**
+ * arrakisd, the process. `node dist/src/control/main.js [options]`; `arrakis up` starts it.
+ *
+ * Once it serves it writes one line `{"message":"serving",...}` to its log. SIGTERM and SIGINT end it in order. The exit
+ * code is 0 after an orderly end, 1 when it could not start.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { formatIpv4, parseCidr } from '../base/address.ts';
+import { ArrakisError } from '../base/errors.ts';
+import { removeStaleLinks } from '../drivers/af-xdp/attach.ts';
+import { Daemon } from './daemon.ts';
+import { afXdpOpener } from './devices/af-xdp.ts';
+import { SoftNic } from './devices/softnic.ts';
+import { Uplink } from './devices/uplink.ts';
+import { linkAlias } from './leftovers.ts';
+import { type Log, logTo } from './log.ts';
+import { logPath, runDirectory } from './paths.ts';
+import { errorToWire } from './protocol.ts';
+import { RunDirectory } from './run-directory.ts';
+
+const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]... [--log]
+  --dir DIR          run directory (ARRAKIS_DIR; root: /run/arrakis)
+  --tap-address CIDR network of soft0 and the host's address on it (10.77.0.1/24)
+  --tap-name NAME    interface of the host on that network (arrakis0); root only
+  --no-tap           soft0 without the host
+  --device IF        take this interface from the start; may be given again
+  --log              write the log to DIR/arrakisd.log instead of stderr
+`;
+/** "nobody", whom the software NIC becomes. */
+const NOBODY = { uid: 65534, gid: 65534 };
+const STDERR = 2;
+
+interface Options {
+  dir: string;
+  network: { address: number; prefix: number };
+  tapName: string | null;
+  interfaces: string[];
+  logToFile: boolean;
+}
+
+function parseOptions(argv: string[]): Options {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      dir: { type: 'string' },
+      'tap-address': { type: 'string', default: '10.77.0.1/24' },
+      'tap-name': { type: 'string', default: 'arrakis0' },
+      'no-tap': { type: 'boolean', default: false },
+      device: { type: 'string', multiple: true, default: [] },
+      log: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(USAGE);
+    process.exit(0);
+  }
+  const root = process.getuid!() === 0;
+  const network = parseCidr(values['tap-address'], 24);
+  if (network.prefix < 8 || network.prefix > 30) {
+    throw new ArrakisError('ARK_USAGE', '--tap-address needs a prefix length from 8 to 30', {
+      hint: 'write it as 10.77.0.1/24',
+    });
+  }
+  return {
+    dir: path.resolve(values.dir ?? runDirectory(process.getuid!())),
+    network,
+    tapName: values['no-tap'] || !root ? null : values['tap-name'],
+    interfaces: values.device,
+    logToFile: values.log,
+  };
+}
+
+/** The TAP of soft0; null, with a warning, on a machine that has no TUN/TAP. */
+function openUplink({ tapName, network }: Options, log: Log): Uplink | null {
+  if (tapName === null) return null;
+  try {
+    return Uplink.open(tapName, network.address, network.prefix);
+  } catch (error) {
+    if (!(error instanceof ArrakisError) || error.code === 'ARK_IN_USE') throw error;
+    log('warn', 'soft0 has no uplink', { error: error.message, hint: error.hint ?? '' });
+    return null;
+  }
+}
+
+function start(options: Options, directory: RunDirectory): { daemon: Daemon; log: Log } {
+  const { dir, network, interfaces } = options;
+  const logFd = options.logToFile ? fs.openSync(logPath(dir), 'a', 0o640) : STDERR;
+  const log = logTo(logFd);
+  const root = process.getuid!() === 0;
+  const user = root ? NOBODY : null;
+  directory.makePorts(user);
+  if (root) {
+    const removed = removeStaleLinks(linkAlias(dir));
+    if (removed.length > 0) log('warn', 'removed links of a daemon that was killed', { removed });
+  }
+  const uplink = openUplink(options, log);
+  const daemon = new Daemon({
+    directory,
+    log,
+    openInterface: afXdpOpener(linkAlias(dir)),
+    devices: [(events) => new SoftNic({ name: 'soft0', network, uplink, user, logFd, events })],
+    interfaces,
+  });
+  return { daemon, log };
+}
+
+async function main(): Promise<void> {
+  const options = parseOptions(process.argv.slice(2));
+  const directory = RunDirectory.claim(options.dir);
+  let started: { daemon: Daemon; log: Log };
+  try {
+    started = start(options, directory);
+  } catch (error) {
+    directory.release();
+    throw error;
+  }
+  const { daemon, log } = started;
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => void daemon.stop(signal));
+  }
+  // The terminal that started it may go; the daemon stays.
+  process.on('SIGHUP', () => {});
+  log('info', 'serving', {
+    pid: process.pid,
+    version: daemon.plane.version,
+    dir: options.dir,
+    network: `${formatIpv4(options.network.address)}/${options.network.prefix}`,
+  });
+  await daemon.ended;
+  process.exit(0);
+}
+
+main().catch((error: Error) => {
+  const { code, message, hint } = error instanceof ArrakisError ? errorToWire(error) : usage(error);
+  logTo(STDERR)('error', message, { code, ...(hint === undefined ? {} : { hint }) });
+  process.exit(1);
+});
+
+function usage(error: Error): { code: string; message: string; hint?: string } {
+  const wrong = String((error as NodeJS.ErrnoException).code).startsWith('ERR_PARSE_ARGS');
+  if (wrong) return { code: 'ARK_USAGE', message: error.message, hint: USAGE };
+  return { code: 'ARK_INTERNAL', message: error.stack ?? error.message };
+}

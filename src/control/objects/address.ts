@@ -1,0 +1,143 @@
+/** From a VNIC spec to an address and filters on a device, and who has them already. Decides; changes nothing. */
+import { formatIpv4, type Ipv4, netmask } from '../../base/address.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import { type FlowFilter, formatFilter, overlaps } from '../../device/filter.ts';
+import type { NicDevice } from '../devices/device.ts';
+import type { VnicSpec } from '../vnic-spec.ts';
+
+export interface Addressing {
+  address: Ipv4;
+  prefix: number;
+  gateway: Ipv4;
+  /** The VNIC has the address whole; otherwise it shares the kernel's, by port. */
+  ownsAddress: boolean;
+  filters: FlowFilter[];
+}
+
+/** What somebody already receives on a device. */
+export interface Claim {
+  device: string;
+  name: string;
+  ownerText: string;
+  filters: readonly FlowFilter[];
+}
+
+/** Address and filters of `spec` on `device`, of which `claims` are taken. Throws ARK_BAD_ARGUMENT, ARK_IN_USE. */
+export function planAddress(
+  spec: VnicSpec,
+  device: NicDevice,
+  claims: readonly Claim[],
+): Addressing {
+  const shared = sharedAddress(spec, device);
+  const addressing = shared ?? ownAddress(spec, device, claims);
+  checkClaims(addressing.filters, device.name, claims, null);
+  return addressing;
+}
+
+function sharedAddress(spec: VnicSpec, device: NicDevice): Addressing | null {
+  if (!device.sharesAddress) return null;
+  if (spec.address !== undefined && spec.address !== device.address) return null;
+  if (device.address === 0) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', `${device.name} has no IPv4 address to share`, {
+      hint: `give the VNIC one: ${spec.device},ip=10.0.0.2/24`,
+    });
+  }
+  const { address } = device;
+  if (spec.ports === undefined || spec.ports.length === 0) {
+    throw new ArrakisError(
+      'ARK_BAD_ARGUMENT',
+      `${formatIpv4(address)} is shared with the kernel, so the VNIC needs ports`,
+      { hint: `name them (${spec.device},port=udp:7) or an address of its own (ip=...)` },
+    );
+  }
+  const filters = spec.ports.map(({ protocol, first, last }) => ({
+    protocol,
+    address,
+    portFirst: first,
+    portLast: last,
+  }));
+  const prefix = spec.prefix ?? device.prefix;
+  return { address, prefix, gateway: spec.gateway ?? device.gateway, ownsAddress: false, filters };
+}
+
+function ownAddress(spec: VnicSpec, device: NicDevice, claims: readonly Claim[]): Addressing {
+  if (spec.ports !== undefined && spec.ports.length > 0) {
+    throw new ArrakisError(
+      'ARK_BAD_ARGUMENT',
+      'a VNIC with an address of its own receives every port of it',
+      { hint: 'leave port= out, or ip= where the interface address is to be shared' },
+    );
+  }
+  const address = spec.address ?? freeAddress(device, claims);
+  if (address === device.address) {
+    throw new ArrakisError('ARK_IN_USE', `the host itself has ${formatIpv4(address)}`, {
+      hint: 'choose another address of the network',
+    });
+  }
+  const top = address >>> 24;
+  if (top === 0 || top === 127 || top >= 224) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', `${formatIpv4(address)} is no host's address`, {
+      hint: 'choose a unicast address',
+    });
+  }
+  const prefix = spec.prefix ?? (device.prefix === 0 ? 24 : device.prefix);
+  // The device's gateway is of use only to those on its network.
+  const near = ((address ^ device.address) & netmask(device.prefix)) === 0;
+  const gateway = spec.gateway ?? (near ? device.gateway : 0);
+  const filters: FlowFilter[] = [{ protocol: 'any', address, portFirst: 0, portLast: 65535 }];
+  return { address, prefix, gateway, ownsAddress: true, filters };
+}
+
+function freeAddress(device: NicDevice, claims: readonly Claim[]): Ipv4 {
+  if (!device.assignsAddresses) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', `the VNIC on ${device.name} needs an address`, {
+      hint: `write it as ${device.name},ip=10.0.0.2/24`,
+    });
+  }
+  const taken = new Set<number>([device.address]);
+  for (const claim of claims) {
+    if (claim.device === device.name) for (const { address } of claim.filters) taken.add(address);
+  }
+  const network = (device.address & netmask(device.prefix)) >>> 0;
+  const broadcast = (network | ~netmask(device.prefix)) >>> 0;
+  for (let address = network + 1; address < broadcast; address++) {
+    if (!taken.has(address)) return address;
+  }
+  throw new ArrakisError('ARK_LIMIT', `every address of ${device.name} is taken`, {
+    hint: 'close a VNIC, or start the daemon with a wider --tap-address',
+  });
+}
+
+/** Throws ARK_IN_USE naming the owner when one of `filters` overlaps a claim of another VNIC than `self`. */
+export function checkClaims(
+  filters: readonly FlowFilter[],
+  device: string,
+  claims: readonly Claim[],
+  self: string | null,
+): void {
+  for (const claim of claims) {
+    if (claim.device !== device || claim.name === self) continue;
+    for (const theirs of claim.filters) {
+      const ours = filters.find((filter) => overlaps(filter, theirs));
+      if (ours === undefined) continue;
+      throw new ArrakisError(
+        'ARK_IN_USE',
+        `${formatFilter(ours)} on ${device} belongs to VNIC ${claim.name} of ${claim.ownerText}` +
+          ` (${formatFilter(theirs)})`,
+        { hint: 'choose another address or port; `arrakis ls` shows who has which' },
+      );
+    }
+  }
+}
+
+/** True when everything that matches `narrow` matches one of `wide` too. */
+export function covered(narrow: FlowFilter, wide: readonly FlowFilter[]): boolean {
+  return wide.some(
+    (filter) =>
+      filter.address === narrow.address &&
+      (filter.protocol === 'any' ||
+        (filter.protocol === narrow.protocol &&
+          (filter.protocol === 'icmp' ||
+            (filter.portFirst <= narrow.portFirst && narrow.portLast <= filter.portLast)))),
+  );
+}

@@ -1,0 +1,152 @@
+/**
+ * Domain: a protection domain, alive as long as its control channel.
+ *
+ * - A connection to the socket becomes a domain by `hello`; its user is the kernel's word for who connected.
+ * - A prepared domain comes with a channel and VNICs from a privileged caller. It has those and nothing else, even
+ *   when its holder runs as root: the channel is the authority.
+ */
+import { ArrakisError } from '../../base/errors.ts';
+import { closeFd } from '../../ffi/fd.ts';
+import { passCredentials, SOCK_SEQPACKET, socketPair } from '../../ffi/unix.ts';
+import { callerOf, handler } from '../handler.ts';
+import { LIMITS } from '../limits.ts';
+import type { ControlPlane } from '../plane.ts';
+import { type EventName, type EventOf, type ObjectInfo, PROTOCOL_VERSION } from '../protocol.ts';
+import type { ControlObject } from './table.ts';
+import { planVnic, removeVnic, reserveVnic, type VnicPlan, vnicsOf } from './vnic.ts';
+
+export interface DomainOptions {
+  name: string;
+  uid: number;
+  pid: number;
+  privileged: boolean;
+  prepared: boolean;
+  send: (message: object, fds: readonly number[]) => void;
+}
+
+export class Domain implements ControlObject {
+  readonly kind = 'domain';
+  readonly id: number;
+  readonly owner: number;
+  readonly createdMs: number;
+  readonly uid: number;
+  readonly privileged: boolean;
+  readonly prepared: boolean;
+  name: string;
+  pid: number;
+  closed = false;
+  requests = 0;
+  refused = 0;
+  #send: DomainOptions['send'];
+
+  constructor(birth: { id: number; createdMs: number }, options: DomainOptions) {
+    this.id = birth.id;
+    this.owner = birth.id;
+    this.createdMs = birth.createdMs;
+    this.name = options.name;
+    this.uid = options.uid;
+    this.pid = options.pid;
+    this.privileged = options.privileged;
+    this.prepared = options.prepared;
+    this.#send = options.send;
+  }
+
+  /** Where its events go; a prepared domain learns it when its channel stands. */
+  set sender(send: DomainOptions['send']) {
+    this.#send = send;
+  }
+
+  /** Tell the domain something. The descriptors stay the caller's. */
+  event<E extends EventName>(event: E, fields: EventOf<E>, fds: readonly number[] = []): void {
+    if (!this.closed) this.#send({ event, ...fields }, fds);
+  }
+
+  detail(): ObjectInfo['detail'] {
+    const { uid, pid, prepared, privileged, requests, refused } = this;
+    return { uid, pid, prepared, privileged, requests, refused };
+  }
+}
+
+export const hello = handler(
+  'hello',
+  (plane, { peer }, args) => {
+    if (args.protocol !== PROTOCOL_VERSION) {
+      throw new ArrakisError(
+        'ARK_UNSUPPORTED',
+        `this daemon speaks protocol ${PROTOCOL_VERSION}, not ${args.protocol}`,
+        { hint: 'restart the daemon of the version that the application uses' },
+      );
+    }
+    if (peer.domain !== null && !peer.domain.prepared) {
+      throw new ArrakisError('ARK_NOT_PERMITTED', 'this connection has said hello already');
+    }
+    return { name: args.name ?? `pid-${peer.pid}`, privileged: plane.isPrivileged(peer.uid) };
+  },
+  (plane, plan, { peer }) => {
+    let { domain } = peer;
+    if (domain === null) {
+      domain = plane.addDomain({ ...plan, uid: peer.uid, pid: peer.pid, prepared: false });
+      peer.adopt(domain);
+    } else domain.pid = peer.pid;
+    const { version, pid } = plane;
+    const prepared = vnicsOf(plane, domain).map((vnic) => vnic.name);
+    const { id, uid, privileged } = domain;
+    return {
+      reply: { domain: id, protocol: PROTOCOL_VERSION, version, pid, uid, privileged, prepared },
+    };
+  },
+);
+
+export const prepare = handler(
+  'domain.prepare',
+  (plane, call, args) => {
+    callerOf(call);
+    // Each spec is planned with those before it, so that two of one request cannot overlap either.
+    const plans: VnicPlan[] = [];
+    for (const spec of args.vnics) plans.push(planVnic(plane, spec, null, plans));
+    return { name: args.name, uid: args.uid, plans };
+  },
+  (plane, { name, uid, plans }) => {
+    const [ours, theirs] = socketPair(SOCK_SEQPACKET);
+    const domain = plane.addDomain({ name, uid, pid: 0, privileged: false, prepared: true });
+    let adopted = false;
+    try {
+      passCredentials(ours);
+      const vnics = plans.map((plan) => reserveVnic(plane, domain, plan, { prepared: true }));
+      adopted = true;
+      plane.host.adoptChannel(ours, domain);
+      return {
+        reply: { domain: domain.id, vnics: vnics.map((vnic) => vnic.name) },
+        fds: [theirs],
+        sent: () => closeFd(theirs),
+      };
+    } catch (error) {
+      closeFd(theirs);
+      if (!adopted) closeFd(ours);
+      void closeDomain(plane, domain);
+      throw error;
+    }
+  },
+);
+
+/** Take back everything that a domain has, because its channel ended. */
+export async function closeDomain(plane: ControlPlane, domain: Domain): Promise<void> {
+  if (domain.closed) return;
+  domain.closed = true;
+  plane.captures.endOf(domain);
+  const removals = vnicsOf(plane, domain).map((vnic) =>
+    removeVnic(plane, vnic, 'its domain ended'),
+  );
+  plane.objects.remove(domain.id);
+  plane.domains.delete(domain.id);
+  await Promise.all(removals);
+}
+
+/** Refuses when a domain with `count` VNICs more would have too many. */
+export function checkVnicLimit(plane: ControlPlane, domain: Domain, count: number): void {
+  if (vnicsOf(plane, domain).length + count > LIMITS.vnicsPerDomainMax) {
+    throw new ArrakisError('ARK_LIMIT', `a domain has at most ${LIMITS.vnicsPerDomainMax} VNICs`, {
+      hint: 'close one first',
+    });
+  }
+}

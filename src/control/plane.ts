@@ -1,0 +1,95 @@
+/**
+ * The control plane's state: objects, domains, VNICs, devices. No sockets: the daemon hands it requests and is its
+ * `host`. Operations are in objects/, one file a kind.
+ */
+
+import type { DeviceEvents, OpenInterface } from './devices/device.ts';
+import type { Log } from './log.ts';
+import { CaptureTable } from './objects/capture.ts';
+import { DeviceTable } from './objects/device.ts';
+import { Domain, type DomainOptions } from './objects/domain.ts';
+import { ObjectTable } from './objects/table.ts';
+import { type Vnic, vnicGone } from './objects/vnic.ts';
+
+/** What the plane needs of the daemon around it. */
+export interface Host {
+  /** Serve `fd`, our end of the control channel of `domain`, and own it. */
+  adoptChannel(fd: number, domain: Domain): void;
+  shutdown(reason: string): void;
+}
+
+export interface PlaneOptions {
+  readonly directory: string;
+  readonly version: string;
+  readonly log: Log;
+  readonly host: Host;
+  readonly openInterface: OpenInterface;
+  /** Unix time, ms. */
+  readonly clock: () => number;
+}
+
+export class ControlPlane {
+  readonly directory: string;
+  readonly version: string;
+  readonly pid = process.pid;
+  readonly uid: number;
+  readonly log: Log;
+  readonly host: Host;
+  readonly objects: ObjectTable;
+  readonly domains = new Map<number, Domain>();
+  readonly vnics = new Map<number, Vnic>();
+  readonly captures: CaptureTable;
+  readonly devices: DeviceTable;
+  /** The daemon's own domain, for objects that outlive their maker's connection. */
+  readonly self: Domain;
+  readonly counters = {
+    connections: 0,
+    connectionsRefused: 0,
+    requests: 0,
+    requestsRefused: 0,
+    badMessages: 0,
+    defects: 0,
+  };
+
+  constructor(options: PlaneOptions) {
+    this.directory = options.directory;
+    this.version = options.version;
+    this.log = options.log;
+    this.host = options.host;
+    this.uid = process.getuid!();
+    this.objects = new ObjectTable(options.clock);
+    this.captures = new CaptureTable(this.objects);
+    this.devices = new DeviceTable(options.openInterface, this.deviceEvents, options.log);
+    const { pid, uid } = this;
+    const birth = { id: 0, createdMs: options.clock() };
+    const send = () => {};
+    const own = { name: 'arrakisd', uid, pid, privileged: true, prepared: false, send };
+    this.self = this.objects.add(new Domain(birth, own));
+  }
+
+  /** Root and the daemon's own user may do anything; everybody else has what a domain holds. */
+  isPrivileged(uid: number): boolean {
+    return uid === 0 || uid === this.uid;
+  }
+
+  addDomain(options: Omit<DomainOptions, 'send'>): Domain {
+    const domain = new Domain(this.objects.birth(), { ...options, send: () => {} });
+    this.domains.set(domain.id, this.objects.add(domain));
+    return domain;
+  }
+
+  /** Where devices report. */
+  get deviceEvents(): DeviceEvents {
+    return {
+      log: this.log,
+      vnicGone: (vnic, reason) => vnicGone(this, vnic, reason),
+      deviceGone: (device, reason, usable) => {
+        this.log('warn', 'device gone', { device, reason, usable });
+        for (const vnic of [...this.vnics.values()]) {
+          if (vnic.device.name === device) vnicGone(this, vnic.id, `${device}: ${reason}`);
+        }
+        if (!usable) this.devices.forget(device);
+      },
+    };
+  }
+}

@@ -1,0 +1,117 @@
+/**
+ * The run directory: one daemon in it at a time.
+ *
+ * - The pid file is the lock: whoever holds flock(2) on it is the daemon. It ends with the process, however that ends.
+ * - Only the holder removes a socket that lies there: without the lock it may be a living daemon's.
+ */
+import fs from 'node:fs';
+import { ArrakisError } from '../base/errors.ts';
+import { closeFd, tryLock } from '../ffi/fd.ts';
+import { listenUnix, SOCK_SEQPACKET } from '../ffi/unix.ts';
+import { pidPath, portsPath, socketPath } from './paths.ts';
+
+const ATTEMPTS_MAX = 10;
+
+export class RunDirectory {
+  readonly path: string;
+  readonly #lockFd: number;
+
+  private constructor(path: string, lockFd: number) {
+    this.path = path;
+    this.#lockFd = lockFd;
+  }
+
+  /** Make, check and lock the directory. ARK_ALREADY_RUNNING names the daemon that has it. */
+  static claim(path: string): RunDirectory {
+    makeDirectory(path, process.getuid!() === 0 ? 0o755 : 0o700);
+    const lockFd = lock(pidPath(path));
+    fs.ftruncateSync(lockFd);
+    fs.writeSync(lockFd, `${process.pid}\n`, 0);
+    return new RunDirectory(path, lockFd);
+  }
+
+  /** The listening control socket. Anybody may connect to root's: credentials decide what they may do. */
+  listen(): number {
+    const path = socketPath(this.path);
+    fs.rmSync(path, { force: true });
+    const fd = listenUnix(path, SOCK_SEQPACKET);
+    fs.chmodSync(path, process.getuid!() === 0 ? 0o666 : 0o600);
+    return fd;
+  }
+
+  /** The directory for vhost-user sockets, which `owner` (the device process's user) may fill. */
+  makePorts(owner: { uid: number; gid: number } | null): void {
+    const path = portsPath(this.path);
+    fs.rmSync(path, { recursive: true, force: true });
+    fs.mkdirSync(path, { mode: 0o755 });
+    if (owner !== null) fs.chownSync(path, owner.uid, owner.gid);
+  }
+
+  /** Remove what we made and give up the lock. The log stays. */
+  release(): void {
+    fs.rmSync(socketPath(this.path), { force: true });
+    fs.rmSync(portsPath(this.path), { recursive: true, force: true });
+    fs.rmSync(pidPath(this.path), { force: true });
+    closeFd(this.#lockFd);
+  }
+}
+
+function makeDirectory(path: string, mode: number): void {
+  fs.mkdirSync(path, { recursive: true, mode });
+  const stat = fs.lstatSync(path);
+  if (!stat.isDirectory() || stat.uid !== process.getuid!() || (stat.mode & 0o022) !== 0) {
+    throw new ArrakisError('ARK_NOT_PERMITTED', `${path} is not a directory of ours alone`, {
+      hint: 'it must belong to the user of the daemon and be writable by nobody else; or set ARRAKIS_DIR',
+    });
+  }
+}
+
+/** The locked pid file, by the protocol of pidfile(3): a file that was unlinked meanwhile locks nothing. */
+function lock(path: string): number {
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    const { O_RDWR, O_CREAT, O_NOFOLLOW } = fs.constants;
+    const fd = fs.openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o644);
+    if (!tryLock(fd)) {
+      closeFd(fd);
+      throw alreadyRunning(path);
+    }
+    const now = fs.statSync(path, { throwIfNoEntry: false });
+    if (now !== undefined && now.ino === fs.fstatSync(fd).ino) return fd;
+    closeFd(fd);
+  }
+  throw new ArrakisError('ARK_ALREADY_RUNNING', `${path} keeps changing hands`);
+}
+
+function alreadyRunning(path: string): ArrakisError {
+  const pid = readPid(path);
+  return new ArrakisError(
+    'ARK_ALREADY_RUNNING',
+    `arrakisd runs already${pid === null ? '' : `, pid ${pid}`}: it holds ${path}`,
+    { hint: 'end it by `arrakis down`, or choose another directory by ARRAKIS_DIR' },
+  );
+}
+
+/** The pid in a pid file, or null. */
+export function readPid(path: string): number | null {
+  try {
+    const text = fs.readFileSync(path, 'utf8').trim();
+    return /^[1-9]\d{0,9}$/.test(text) ? Number(text) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** True when a daemon holds the directory now. */
+export function isClaimed(path: string): boolean {
+  let fd: number;
+  try {
+    fd = fs.openSync(pidPath(path), 'r');
+  } catch {
+    return false;
+  }
+  try {
+    return !tryLock(fd);
+  } finally {
+    closeFd(fd);
+  }
+}

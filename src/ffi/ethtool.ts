@@ -81,10 +81,15 @@ export function driverName(name: string): string {
   return text.split('\0', 1)[0]!;
 }
 
+/** Whether the kernel leaves checksums to the interface. */
+export function getTxChecksum(name: string): boolean {
+  return getValue(name, ETHTOOL_GTXCSUM, 'ETHTOOL_GTXCSUM');
+}
+
 /** What the interface is asked to do for the kernel's stack. */
 export function getOffloads(name: string): Offloads {
   return {
-    txChecksum: getValue(name, ETHTOOL_GTXCSUM, 'ETHTOOL_GTXCSUM'),
+    txChecksum: getTxChecksum(name),
     gro: getValue(name, ETHTOOL_GGRO, 'ETHTOOL_GGRO'),
     gso: getValue(name, ETHTOOL_GGSO, 'ETHTOOL_GGSO'),
     tso: getValue(name, ETHTOOL_GTSO, 'ETHTOOL_GTSO'),

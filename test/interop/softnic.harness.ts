@@ -2,6 +2,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
+import type { FlowFilter } from '../../src/device/filter.ts';
+import { NO_FRAME } from '../../src/device/nic.ts';
+import { createRegion, type VirtioGrant, virtioGeometry } from '../../src/drivers/virtio/attach.ts';
+import { openVirtioQueue, type VirtioQueue } from '../../src/drivers/virtio/queue.ts';
 import { closeFd } from '../../src/ffi/fd.ts';
 import {
   receiveMessage,
@@ -11,6 +15,7 @@ import {
   setTimeouts,
   socketPair,
 } from '../../src/ffi/unix.ts';
+import { type PairAddresses, type Side, writeTestFrame } from '../conformance/udp-frame.ts';
 
 const ENTRY = path.join(import.meta.dirname, '../../src/softnic/main.js');
 const TIMEOUT_MS = 5000;
@@ -115,5 +120,102 @@ export class SoftNicProcess {
     await ended;
     clearTimeout(guard);
     return child.exitCode;
+  }
+}
+
+/** The two ends of these tests. */
+export const ADDRESSES: PairAddresses = {
+  aMac: 0x0200_0a00_0001,
+  bMac: 0x0200_0a00_0002,
+  aIp: 0x0a00_0001,
+  bIp: 0x0a00_0002,
+};
+
+export const anyFilter = (address: number): FlowFilter => ({
+  protocol: 'any',
+  address,
+  portFirst: 0,
+  portLast: 65535,
+});
+
+const RING_SIZE = 256;
+const FRAME_SIZE = 2048;
+const FRAME_COUNT = 1024;
+const BATCH = 64;
+
+/** An application on a port: our own driver, with whole frames as bytes for convenience. */
+export class Application {
+  readonly queue: VirtioQueue;
+  readonly side: Side;
+  readonly #pending: Buffer[] = [];
+  readonly #frames = new Uint32Array(BATCH);
+  readonly #lengths = new Uint16Array(BATCH);
+
+  constructor(queue: VirtioQueue, side: Side) {
+    this.queue = queue;
+    this.side = side;
+  }
+
+  /** Make port `port` of `nic` with the MAC and, unless others are given, the address of `side`, and attach to it. */
+  static connect(
+    nic: SoftNicProcess,
+    port: number,
+    side: Side,
+    filters = [anyFilter(side === 'a' ? ADDRESSES.aIp : ADDRESSES.bIp)],
+  ): Application {
+    const mac = side === 'a' ? ADDRESSES.aMac : ADDRESSES.bMac;
+    const sizes = { ringSize: RING_SIZE, frameSize: FRAME_SIZE, frameCount: FRAME_COUNT };
+    const { regionBytes } = virtioGeometry(sizes);
+    const grant: VirtioGrant = { mac, mtu: 1500, headroom: 128, ...sizes, regionBytes };
+    const socket = nic.addPort({ port, mac, filters });
+    return new Application(openVirtioQueue(grant, { region: createRegion(grant), socket }), side);
+  }
+
+  /** Send test frame `sequence` to the other side as soon as there is room. */
+  send(sequence: number, length = 64): void {
+    const bytes = Buffer.alloc(length);
+    writeTestFrame(bytes, 0, length, ADDRESSES, this.side, sequence);
+    this.sendBytes(bytes);
+  }
+
+  sendBytes(bytes: Buffer): void {
+    this.#pending.push(bytes);
+    this.sendPending();
+  }
+
+  sendPending(): void {
+    const { queue } = this;
+    queue.reclaim(BATCH);
+    while (this.#pending.length > 0) {
+      const frame = queue.alloc();
+      if (frame === NO_FRAME) break;
+      const bytes = this.#pending[0]!;
+      queue.memory.u8.set(bytes, frame);
+      this.#frames[0] = frame;
+      this.#lengths[0] = bytes.length;
+      if (queue.txBatch(this.#frames, this.#lengths, 1) === 0) {
+        queue.free(frame);
+        break;
+      }
+      this.#pending.shift();
+    }
+    queue.kick();
+  }
+
+  /** Copies of what has arrived. */
+  receive(): Buffer[] {
+    const { queue } = this;
+    const count = queue.rxBatch(this.#frames, this.#lengths, BATCH);
+    const received: Buffer[] = [];
+    for (let i = 0; i < count; i++) {
+      const frame = this.#frames[i]!;
+      received.push(Buffer.from(queue.memory.u8.slice(frame, frame + this.#lengths[i]!)));
+      queue.free(frame);
+    }
+    return received;
+  }
+
+  close(): void {
+    this.queue.close();
   }
 }

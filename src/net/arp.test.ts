@@ -205,7 +205,7 @@ describe('reachable', () => {
     const s = reachable()
       .send(old - 1, 1)
       .expectSent('udp 1 to 1');
-    s.send(old, 2).expectSent(WHO_HAS, 'udp 2 to 1').expectState('stale');
+    s.send(old, 2).expectSent('udp 2 to 1', WHO_HAS).expectState('stale');
     s.receive(old + 1, arpFrame(OP_REPLY, PEER, US)).expectState('reachable');
   });
 
@@ -223,7 +223,7 @@ describe('reachable', () => {
           .receive(10, arpFrame(op, LIAR, target))
           .expectState('stale');
         s.queue.takeSent();
-        s.send(11, 1).expectSent(WHO_HAS, 'udp 1 to 1');
+        s.send(11, 1).expectSent('udp 1 to 1', WHO_HAS);
       }
     }
   });
@@ -231,7 +231,7 @@ describe('reachable', () => {
 
 describe('stale', () => {
   test('the next use asks, once a second, and the MAC serves on', () => {
-    const s = stale().send(11, 1).expectSent(WHO_HAS, 'udp 1 to 1');
+    const s = stale().send(11, 1).expectSent('udp 1 to 1', WHO_HAS);
     s.send(12, 2)
       .expectSent('udp 2 to 1')
       .turn(11 + RETRY)
@@ -239,7 +239,7 @@ describe('stale', () => {
   });
 
   test('the answer counts, whoever it is now', () => {
-    const s = stale().send(11, 1).expectSent(WHO_HAS, 'udp 1 to 1');
+    const s = stale().send(11, 1).expectSent('udp 1 to 1', WHO_HAS);
     s.receive(12, arpFrame(OP_REPLY, LIAR, US)).expectState('reachable');
     s.send(13, 2).expectSent('udp 2 to 66');
   });

@@ -40,7 +40,7 @@ export class ArpCache {
   readonly #macLo = new Int32Array(ENTRIES);
   /** When the entry was last confirmed. */
   readonly #confirmedMs = new Float64Array(ENTRIES);
-  /** Requests sent without an answer, and when the next one is due. 0 tries: none is due. */
+  /** 0 when no answer is wanted; otherwise one more than the requests sent for it, and when the next is due. */
   readonly #tries = new Uint8Array(ENTRIES);
   readonly #dueMs = new Float64Array(ENTRIES);
   readonly #pendingFrame = new Uint32Array(ENTRIES * PENDING);
@@ -102,7 +102,7 @@ export class ArpCache {
     }
     if (entry < 0) {
       entry = this.#claim(nextHop, INCOMPLETE);
-      if (entry >= 0) this.#ask(entry);
+      if (entry >= 0) this.#want(entry);
     }
     return this.#wait(entry, frame, length);
   }
@@ -133,7 +133,7 @@ export class ArpCache {
       if (this.#tries[entry] === 0) continue;
       if (this.#dueMs[entry]! <= nowMs) {
         due++;
-        if (this.#tries[entry]! < NET_LIMITS.arpTriesMax) this.#ask(entry);
+        if (this.#tries[entry]! <= NET_LIMITS.arpTriesMax) this.#ask(entry);
         else this.#forget(entry);
       }
       if (this.#tries[entry]! > 0) next = Math.min(next, this.#dueMs[entry]!);
@@ -237,7 +237,7 @@ export class ArpCache {
       if (this.#link.nowMs - this.#confirmedMs[entry]! < NET_LIMITS.arpReachableMs) return;
       this.#state[entry] = STALE;
     }
-    if (this.#state[entry] === STALE && this.#tries[entry] === 0) this.#ask(entry);
+    if (this.#state[entry] === STALE && this.#tries[entry] === 0) this.#want(entry);
   }
 
   /** Let `frame` wait for the answer; the newest frames are the ones worth keeping (RFC 1122, section 2.3.2.2). */
@@ -281,13 +281,18 @@ export class ArpCache {
     this.#state[entry] = FREE;
   }
 
+  /** Ask in the next `tick`: frames are also sent between turns, when the time of the last one may be long past. */
+  #want(entry: number): void {
+    this.#tries[entry] = 1;
+    this.#dueMs[entry] = Number.NEGATIVE_INFINITY;
+    this.#nextDueMs = Number.NEGATIVE_INFINITY;
+  }
+
   /** Broadcast "who has" for an entry and set its timer. */
   #ask(entry: number): void {
     const link = this.#link;
-    const dueMs = link.nowMs + NET_LIMITS.arpRetryMs;
     this.#tries[entry]!++;
-    this.#dueMs[entry] = dueMs;
-    this.#nextDueMs = Math.min(this.#nextDueMs, dueMs);
+    this.#dueMs[entry] = link.nowMs + NET_LIMITS.arpRetryMs;
     const frame = link.queue.alloc();
     if (frame === NO_FRAME) {
       link.counters.noFrame++;

@@ -461,7 +461,7 @@ describe('options', () => {
     { mac: 0x010000000001 },
     { mac: 0 },
     { mtu: 67 },
-    { mtu: 1501 },
+    { mtu: 1499.5 },
   ];
   for (const options of refused) {
     test(`${JSON.stringify(options)} is refused`, () => {

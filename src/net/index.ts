@@ -1,0 +1,6 @@
+/** Extaris, the user-level network stack: what an application uses of it. */
+export { formatNetCounters, type NetCounter, type NetCounters } from './counters.ts';
+export { NetInterface, type NetOptions } from './interface.ts';
+export { NET_LIMITS } from './limits.ts';
+export { netTurn, type Turn } from './turn.ts';
+export { UDP_PAYLOAD_OFFSET, type UdpHandler, type UdpLayer } from './udp.ts';

@@ -27,7 +27,7 @@ export class KernelClient {
   probe(timeoutMs: number): boolean {
     const end = performance.now() + timeoutMs;
     while (performance.now() < end) {
-      if (this.#send() && this.#receive() === this.#sequence) return true;
+      if (this.#send() && this.#receiveLatest()) return true;
     }
     return false;
   }
@@ -38,7 +38,7 @@ export class KernelClient {
     let lost = 0;
     while (done < count && lost <= count) {
       const begin = performance.now();
-      if (this.#send() && this.#receive() === this.#sequence) {
+      if (this.#send() && this.#receiveLatest()) {
         microseconds[done++] = (performance.now() - begin) * 1000;
       } else lost++;
     }
@@ -76,6 +76,14 @@ export class KernelClient {
   #send(): boolean {
     this.#request.writeUInt32LE(++this.#sequence, 0);
     return this.#attempt(() => writeFd(this.#fd, this.#request)) > 0;
+  }
+
+  /** Wait for the answer to the last request; late answers to earlier ones are passed over. */
+  #receiveLatest(): boolean {
+    for (;;) {
+      const sequence = this.#receive();
+      if (sequence < 0 || sequence === this.#sequence) return sequence >= 0;
+    }
   }
 
   /** Sequence number of the next answer, or -1. */

@@ -30,7 +30,8 @@ const errnoNames = new Map<number, string>(
   Object.entries(os.constants.errno).map(([name, value]) => [value, name]),
 );
 // Not in Node's table.
-errnoNames.set(95, 'EOPNOTSUPP').set(524, 'ENOTSUPP').set(126, 'ENOKEY');
+// EWOULDBLOCK and ENOTSUP share their numbers with the names that everybody uses.
+errnoNames.set(11, 'EAGAIN').set(95, 'EOPNOTSUPP').set(524, 'ENOTSUPP').set(126, 'ENOKEY');
 
 /** errno of the last native call on this thread, by name. */
 export function errnoName(): string {

@@ -14,11 +14,11 @@ export function registerDoctor(program: Command): void {
     .option('--fix', 'remove what a killed daemon left behind')
     .option('--json', 'print the findings as JSON')
     .action((options: { fix?: boolean; json?: boolean }) => {
-      const removed = options.fix ? removeLeftovers(runDirectory(process.getuid?.() ?? 0)) : [];
+      const removed = options.fix ? removeLeftovers(runDirectory(process.getuid!())) : [];
       const findings = allFindings();
-      if (options.json) printJson({ removed: removed.map((r) => r.description), findings });
+      if (options.json) printJson({ removed, findings });
       else {
-        for (const what of removed) printLine(`removed: ${what.description}`);
+        for (const { kind, name } of removed) printLine(`removed: ${kind} ${name}`);
         for (const finding of findings) printLine(describe(finding));
       }
       if (findings.some((finding) => finding.status === 'fail')) process.exitCode = 1;

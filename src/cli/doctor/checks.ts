@@ -6,9 +6,9 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { findLeftovers } from '../../control/leftovers.ts';
-import { pidPath, runDirectory, socketPath } from '../../control/paths.ts';
+import { pidPath, runDirectory } from '../../control/paths.ts';
+import { isClaimed, readPid } from '../../control/run-directory.ts';
 import { driverName, getTxChecksum } from '../../ffi/ethtool.ts';
-import { closeFd, isLocked } from '../../ffi/fd.ts';
 import { type Link, listLinks } from '../../ffi/netlink/index.ts';
 import { probeXsk } from '../../ffi/xsk.ts';
 
@@ -107,31 +107,18 @@ function bpffs(): Finding {
 }
 
 function daemon(): Finding {
-  const dir = runDirectory(process.getuid?.() ?? 0);
-  const pidFile = pidPath(dir);
-  const running = fs.existsSync(pidFile) && lockedByOther(pidFile);
-  const pid = running ? fs.readFileSync(pidFile, 'utf8').trim() : '';
-  if (running && fs.existsSync(socketPath(dir))) {
-    return { check: 'arrakisd', status: 'ok', detail: `pid ${pid} in ${dir}` };
+  const dir = runDirectory(process.getuid!());
+  if (isClaimed(dir)) {
+    return { check: 'arrakisd', status: 'ok', detail: `pid ${readPid(pidPath(dir))} in ${dir}` };
   }
   return { check: 'arrakisd', status: 'info', detail: `not running in ${dir}`, fix: 'arrakis up' };
 }
 
-function lockedByOther(file: string): boolean {
-  const fd = fs.openSync(file, 'r');
-  try {
-    return isLocked(fd);
-  } finally {
-    closeFd(fd);
-  }
-}
-
 function leftovers(): Finding[] {
-  const found = findLeftovers(runDirectory(process.getuid?.() ?? 0));
-  return found.map((what) => ({
+  return findLeftovers(runDirectory(process.getuid!())).map(({ description }) => ({
     check: 'left behind',
     status: 'warn' as const,
-    detail: what.description,
+    detail: description,
     fix: 'arrakis doctor --fix',
   }));
 }
@@ -154,7 +141,8 @@ function inspect(link: Link): Finding {
     };
   }
   const shape = `${driverOf(link)}, ${link.numRxQueues} queue(s), MTU ${link.mtu}`;
-  const peer = link.kind === 'veth' ? listLinks().find((l) => l.index === link.peerIndex) : undefined;
+  const peer =
+    link.kind === 'veth' ? listLinks().find((l) => l.index === link.peerIndex) : undefined;
   if (peer !== undefined && checksumsUnfinished(peer.name)) {
     return {
       check,

@@ -1,0 +1,67 @@
+/** `arrakis capture`: the packets of a VNIC as pcapng, written by the application's own library into our file. */
+import fs from 'node:fs';
+import type { Command } from 'commander';
+import { connect } from '../../arrakis/index.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import { wholeNumber } from './bench.ts';
+import { takeSnapshot } from './ls.ts';
+
+interface CaptureOptions {
+  write: string;
+  seconds?: number;
+  snaplen?: number;
+}
+
+export function registerCapture(program: Command): void {
+  program
+    .command('capture')
+    .description('record the packets of a VNIC as pcapng, for Wireshark and tcpdump -r')
+    .argument('<vnic>', 'name or number of the VNIC (arrakis ls)')
+    .requiredOption('-w, --write <file>', 'file to write, or - for standard output')
+    .option('--seconds <n>', 'stop after so long (default: at Ctrl-C)', wholeNumber)
+    .option('--snaplen <bytes>', 'bytes kept of each packet', wholeNumber)
+    .action(capture);
+}
+
+async function capture(wanted: string, options: CaptureOptions): Promise<void> {
+  const domain = await connect({ name: 'arrakis-capture' });
+  const toFile = options.write !== '-';
+  try {
+    const { objects } = await takeSnapshot(domain);
+    const vnic = objects.find(
+      (o) => o.kind === 'vnic' && (o.name === wanted || String(o.id) === wanted),
+    );
+    if (vnic === undefined) {
+      const names = objects.filter((o) => o.kind === 'vnic').map((o) => o.name);
+      throw new ArrakisError('ARK_NOT_FOUND', `there is no VNIC "${wanted}" that you may see`, {
+        hint: names.length === 0 ? 'there is none at all' : `there are: ${names.join(', ')}`,
+      });
+    }
+    const fd = toFile ? fs.openSync(options.write, 'w', 0o644) : 1;
+    const args = options.snaplen === undefined ? {} : { snaplen: options.snaplen };
+    await domain.request('capture.start', { vnic: vnic.id, ...args }, [fd]);
+    process.stderr.write(`recording ${vnic.name}; Ctrl-C ends it\n`);
+    const lost = new Promise<void>((resolve) => domain.once('control-lost', () => resolve()));
+    await Promise.race([interrupted(options.seconds), lost]);
+    await domain.request('capture.stop', { vnic: vnic.id }).catch((error: ArrakisError) => {
+      if (error.code !== 'ARK_NOT_FOUND' && error.code !== 'ARK_NO_DAEMON') throw error;
+    });
+    if (toFile) process.stderr.write(`${fs.fstatSync(fd).size} bytes in ${options.write}\n`);
+  } finally {
+    await domain.close();
+  }
+}
+
+/** Resolves at SIGINT, SIGTERM, or after `seconds`. */
+function interrupted(seconds: number | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const keepAlive = setInterval(() => {}, 1000);
+    const finish = (): void => {
+      clearInterval(keepAlive);
+      resolve();
+    };
+    process.once('SIGINT', finish);
+    process.once('SIGTERM', finish);
+    if (seconds !== undefined) setTimeout(finish, seconds * 1000);
+  });
+}

@@ -1,0 +1,131 @@
+/**
+ * `arrakis run`: a program as a protection domain. The daemon makes the domain and its VNICs; the program inherits one
+ * descriptor, the domain's control channel, and nothing else of ours.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import type { Command } from 'commander';
+import { connect, type Domain, parseCpus, parseVnicSpec } from '../../arrakis/index.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import { closeFd } from '../../ffi/fd.ts';
+import { findUser, type User, unreachable } from '../users.ts';
+
+/** Where the program finds its control channel (libarrakis reads ARRAKIS_FD). */
+const CHANNEL_FD = 3;
+const COMMAND_NOT_FOUND = 127;
+
+interface RunOptions {
+  vnic: string[];
+  cpu?: string;
+  user?: string;
+  name?: string;
+}
+
+export function registerRun(program: Command): void {
+  // What stands after the program's name is the program's.
+  program.enablePositionalOptions();
+  program
+    .command('run')
+    .description('run a program as a protection domain, with virtual NICs of its own')
+    .argument('<program>', 'a script for Node (.js, .mjs, .cjs, .ts) or any executable')
+    .argument('[args...]', 'its arguments')
+    .option(
+      '--vnic <spec>',
+      'a VNIC, such as soft0,ip=10.77.0.2/24; may be given again',
+      collect,
+      [],
+    )
+    .option('--cpu <list>', 'processors to run on, such as 0 or 0,2-3')
+    .option('--user <name>', 'user to run as; only root may choose another')
+    .option('--name <name>', 'name of the domain (default: of the program)')
+    .passThroughOptions()
+    .action(run);
+}
+
+const collect = (value: string, all: string[]): string[] => [...all, value];
+
+async function run(file: string, args: string[], options: RunOptions): Promise<void> {
+  const user = chooseUser(options.user);
+  const isScript = /\.(js|mjs|cjs|ts)$/.test(file);
+  if (isScript) checkScript(file, user);
+  const cpus = options.cpu === undefined ? null : parseCpus(options.cpu);
+  const vnics = options.vnic.map((text) => parseVnicSpec(text));
+  const name =
+    options.name ??
+    path
+      .basename(file)
+      .replace(/[^A-Za-z0-9_.@-]/g, '_')
+      .slice(0, 32);
+  const domain = await connect({ name: 'arrakis-run' });
+  let child: ChildProcess;
+  try {
+    const { fds } = await domain.request('domain.prepare', {
+      name,
+      uid: user.uid,
+      gid: user.gid,
+      vnics,
+    });
+    const channel = fds[0]!;
+    try {
+      child = spawn(isScript ? process.execPath : file, isScript ? [file, ...args] : args, {
+        stdio: ['inherit', 'inherit', 'inherit', channel],
+        env: {
+          ...process.env,
+          ARRAKIS_FD: String(CHANNEL_FD),
+          ...(cpus === null ? {} : { ARRAKIS_CPUS: cpus.join(',') }),
+        },
+        ...(process.getuid!() === 0 ? { uid: user.uid, gid: user.gid } : {}),
+      });
+    } finally {
+      closeFd(channel);
+    }
+    process.exitCode = await outcome(child, file);
+  } finally {
+    await leave(domain);
+  }
+}
+
+/** The user to run as: oneself, or for root whoever was named. */
+function chooseUser(name: string | undefined): User {
+  const own = process.getuid!();
+  if (name === undefined) return { name: String(own), uid: own, gid: process.getgid!() };
+  const user = findUser(name);
+  if (own !== 0 && user.uid !== own) {
+    throw new ArrakisError('ARK_NOT_PERMITTED', `only root may run a program as ${name}`, {
+      hint: 'leave --user out, or use sudo',
+    });
+  }
+  return user;
+}
+
+function checkScript(file: string, user: User): void {
+  if (!fs.existsSync(file)) throw new ArrakisError('ARK_USAGE', `there is no file ${file}`);
+  const wall = unreachable(file, user) ?? unreachable(fs.realpathSync(process.execPath), user);
+  if (wall !== null) {
+    throw new ArrakisError('ARK_NOT_PERMITTED', `user ${user.name} cannot reach ${wall}`, {
+      hint: `put the program where everybody may read it, or chmod o+rx ${wall}`,
+    });
+  }
+}
+
+/** The program's exit code as a shell would have it. Signals that we get are passed on. */
+function outcome(child: ChildProcess, file: string): Promise<number> {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => child.kill(signal));
+  }
+  return new Promise((resolve) => {
+    child.once('error', (error) => {
+      process.stderr.write(`arrakis: cannot run ${file}: ${error.message}\n`);
+      resolve(COMMAND_NOT_FOUND);
+    });
+    child.once('exit', (code, signal) => {
+      resolve(code ?? 128 + (signal === 'SIGKILL' ? 9 : signal === 'SIGINT' ? 2 : 15));
+    });
+  });
+}
+
+/** The daemon may have gone while the program ran: that is not this program's failure. */
+async function leave(domain: Domain): Promise<void> {
+  await domain.close().catch(() => {});
+}

@@ -1,0 +1,156 @@
+/** `arrakis up` and `arrakis down`: start the daemon in the background (or here), and end it in order. */
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import type { Command } from 'commander';
+import { connect } from '../../arrakis/index.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import { pidPath, runDirectory, socketPath } from '../../control/paths.ts';
+import { isClaimed, readPid } from '../../control/run-directory.ts';
+import { printLine } from '../table.ts';
+
+const DAEMON = new URL('../../control/main.js', import.meta.url).pathname;
+const READY_MS = 10_000;
+const DOWN_MS = 5_000;
+const LOOK_EVERY_MS = 20;
+
+interface UpOptions {
+  dir?: string;
+  foreground?: boolean;
+  tap: boolean;
+  tapAddress?: string;
+  tapName?: string;
+  device?: string[];
+}
+
+export function registerUp(program: Command): void {
+  program
+    .command('up')
+    .description('start the daemon, arrakisd')
+    .option('--foreground', 'stay in the foreground and log to standard error')
+    .option('--dir <dir>', 'run directory (default: ARRAKIS_DIR, /run/arrakis, or one of the user)')
+    .option('--no-tap', 'no TAP interface between the software NIC and the kernel')
+    .option('--tap-name <name>', 'its name (default: arrakis0)')
+    .option('--tap-address <cidr>', 'its address and network (default: 10.77.0.1/24)')
+    .option('--device <interface...>', 'take these interfaces from the start')
+    .action(up);
+  program
+    .command('down')
+    .description('end the daemon; applications lose their VNICs')
+    .option('--dir <dir>', 'run directory')
+    .action(down);
+}
+
+const directory = (options: { dir?: string }): string =>
+  path.resolve(options.dir ?? runDirectory(process.getuid!()));
+
+function daemonArguments(options: UpOptions): string[] {
+  const args = ['--dir', directory(options)];
+  if (!options.tap) args.push('--no-tap');
+  if (options.tapName !== undefined) args.push('--tap-name', options.tapName);
+  if (options.tapAddress !== undefined) args.push('--tap-address', options.tapAddress);
+  for (const device of options.device ?? []) args.push('--device', device);
+  return args;
+}
+
+async function up(options: UpOptions): Promise<void> {
+  const args = daemonArguments(options);
+  if (options.foreground) {
+    const child = spawn(process.execPath, [DAEMON, ...args], { stdio: 'inherit' });
+    for (const signal of ['SIGINT', 'SIGTERM'] as const)
+      process.on(signal, () => child.kill(signal));
+    process.exitCode = await new Promise<number>((resolve) => {
+      child.once('exit', (code) => resolve(code ?? 1));
+    });
+    return;
+  }
+  const dir = directory(options);
+  const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-up-'));
+  try {
+    await launch(dir, args, path.join(scratch, 'stderr'));
+  } finally {
+    fs.rmSync(scratch, { recursive: true });
+  }
+  printLine(`arrakisd runs, pid ${readPid(pidPath(dir))}, in ${dir}`);
+  if (process.getuid!() !== 0) {
+    printLine('without root: the software NIC (soft0) between your own applications.');
+    printLine('sudo arrakis up adds AF_XDP on interfaces and a TAP interface to the kernel.');
+  }
+}
+
+/** Start it detached and wait until it serves. What it says before it has a log is in `stderrFile`. */
+async function launch(dir: string, args: string[], stderrFile: string): Promise<void> {
+  const stderr = fs.openSync(stderrFile, 'w');
+  const child = spawn(process.execPath, [DAEMON, '--log', ...args], {
+    stdio: ['ignore', 'ignore', stderr],
+    detached: true,
+  });
+  fs.closeSync(stderr);
+  let ended = false;
+  child.once('exit', () => {
+    ended = true;
+  });
+  const end = Date.now() + READY_MS;
+  for (;;) {
+    if (ended) throw startFailure(fs.readFileSync(stderrFile, 'utf8'));
+    if (await answers(dir)) break;
+    if (Date.now() > end) {
+      child.kill('SIGTERM');
+      throw new ArrakisError('ARK_TIMEOUT', `arrakisd did not answer within ${READY_MS} ms`, {
+        hint: `look at ${path.join(dir, 'arrakisd.log')}`,
+      });
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+  }
+  child.unref();
+}
+
+/** The last line of the log is the reason, as JSON. */
+function startFailure(output: string): ArrakisError {
+  const last = output.trim().split('\n').at(-1) ?? '';
+  try {
+    const entry = JSON.parse(last) as { message: string; code?: string; hint?: string };
+    const code = (entry.code ?? 'ARK_INTERNAL') as ArrakisError['code'];
+    return new ArrakisError(
+      code,
+      entry.message,
+      entry.hint === undefined ? {} : { hint: entry.hint },
+    );
+  } catch {
+    return new ArrakisError('ARK_INTERNAL', `arrakisd did not start: ${last || 'it said nothing'}`);
+  }
+}
+
+async function answers(dir: string): Promise<boolean> {
+  if (!isClaimed(dir) || !fs.existsSync(socketPath(dir))) return false;
+  try {
+    const domain = await connect({ socket: socketPath(dir) });
+    await domain.close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function down(options: { dir?: string }): Promise<void> {
+  const dir = directory(options);
+  const pid = readPid(pidPath(dir));
+  const domain = await connect(options.dir === undefined ? {} : { socket: socketPath(dir) });
+  await domain.request('shutdown', {});
+  await domain.close();
+  const end = Date.now() + DOWN_MS;
+  while (isClaimed(dir)) {
+    if (Date.now() > end) {
+      throw new ArrakisError(
+        'ARK_TIMEOUT',
+        `arrakisd, pid ${pid}, has not ended after ${DOWN_MS} ms`,
+        {
+          hint: `kill -9 ${pid}; arrakis doctor --fix`,
+        },
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+  }
+  printLine('arrakisd has ended');
+}

@@ -1,0 +1,186 @@
+/**
+ * The demo. As root:
+ *
+ *   this machine ── TAP ── software NIC ── VNIC ── echo application, user nobody
+ *   namespace of its own ══ veth ══ arkdemo0 ── VNIC, direct or switched ── echo application, user nobody
+ *
+ * Without root: two applications on the software NIC, and kernel sockets on loopback to compare with.
+ */
+import { CLI, ECHO_APP, LabDaemon, VethLab } from '../../../bench/echo/lab.ts';
+import { benchEcho } from '../../../bench/echo/run.ts';
+import { ECHO_PORT } from '../../../bench/echo/systems.ts';
+import type { Running } from '../../../bench/processes.ts';
+import { connect } from '../../arrakis/index.ts';
+import { formatIpv4, type Ipv4, parseIpv4 } from '../../base/address.ts';
+import { socketPath } from '../../control/paths.ts';
+import { echoTable } from '../commands/bench.ts';
+import { formatNumber, formatTable, printLine } from '../table.ts';
+import { watchCounters } from './live.ts';
+import { kernelTraffic } from './traffic.ts';
+
+const LAB = {
+  serverHere: true,
+  serverInterface: 'arkdemo0',
+  serverAddress: '10.78.0.1',
+  clientAddress: '10.78.0.2',
+} as const;
+const TAP = { name: 'arktap0', host: '10.79.0.1', vnic: '10.79.0.2', prefix: 24 } as const;
+const VNICS = { direct: '10.78.0.10', switched: '10.78.0.11' } as const;
+/** Short: the demo is to end within a minute. `arrakis bench echo` takes its time. */
+const MEASURE = { repetitions: 1, roundTrips: 5_000, saturateMs: 1_000, window: 512 } as const;
+
+/** Undo in reverse order, each step whatever the others do. */
+class Undo {
+  readonly #steps: (() => void | Promise<void>)[] = [];
+
+  push(step: () => void | Promise<void>): void {
+    this.#steps.push(step);
+  }
+
+  async all(): Promise<void> {
+    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
+      try {
+        await step();
+      } catch (error) {
+        process.stderr.write(`demo: cleaning up: ${(error as Error).message}\n`);
+      }
+    }
+  }
+}
+
+/** Run it; with `once` it ends after the table, otherwise at Ctrl-C. */
+export async function demo(once: boolean): Promise<void> {
+  const root = process.getuid!() === 0;
+  const undo = new Undo();
+  const interrupted = new Promise<void>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+  });
+  try {
+    const body = root ? asRoot(undo, once, interrupted) : asUser(undo, once, interrupted);
+    await Promise.race([body, interrupted]);
+  } finally {
+    await undo.all();
+  }
+}
+
+async function asRoot(undo: Undo, once: boolean, interrupted: Promise<void>): Promise<void> {
+  printLine('Arrakis: an echo server in TypeScript, on virtual network cards of its own.\n');
+  const lab = VethLab.create(LAB);
+  undo.push(() => lab.close());
+  const daemon = await LabDaemon.start(undefined, [
+    ...['--tap-name', TAP.name],
+    ...['--tap-address', `${TAP.host}/${TAP.prefix}`],
+  ]);
+  undo.push(() => daemon.close());
+  const soft = startEcho(daemon, undo, `soft0,ip=${TAP.vnic}/${TAP.prefix}`);
+  const direct = startEcho(
+    daemon,
+    undo,
+    `${LAB.serverInterface},mode=direct,ip=${VNICS.direct}/24`,
+  );
+  const switched = startEcho(
+    daemon,
+    undo,
+    `${LAB.serverInterface},mode=switched,ip=${VNICS.switched}/24`,
+  );
+  printLine('kernel clients (ping and UDP sockets) reach it, as user nobody:');
+  const rows = [
+    await trafficRow('software NIC, over TAP', soft, null, parseIpv4(TAP.vnic)),
+    await trafficRow('AF_XDP direct', direct, lab, parseIpv4(VNICS.direct)),
+    await trafficRow('AF_XDP switched', switched, lab, parseIpv4(VNICS.switched)),
+  ];
+  printLine(
+    indent(formatTable(['VNIC', 'address', 'pings', 'µs', 'UDP echoes', 'µs (p50)'], rows)),
+  );
+  await measure(lab, [soft, direct, switched], daemon);
+  if (once) return;
+  await stayUp(undo, interrupted, ['--tap-name', TAP.name, '--tap-address', `${TAP.host}/24`], {
+    spec: `soft0,ip=${TAP.vnic}/${TAP.prefix}`,
+    invitation: `try: ping ${TAP.vnic}   echo hello | nc -u -w1 ${TAP.vnic} ${ECHO_PORT}`,
+  });
+}
+
+async function asUser(undo: Undo, once: boolean, interrupted: Promise<void>): Promise<void> {
+  printLine('Arrakis: an echo server in TypeScript, on a virtual network card of its own.');
+  printLine('Not root: the software NIC between applications. Root would add:');
+  printLine('  - a TAP interface, so that ping, nc and every kernel program reach the VNIC');
+  printLine('  - VNICs on real interfaces by AF_XDP, direct and switched');
+  printLine('  - the application under another user than the daemon (sudo npm start)');
+  await measure(null, [], null);
+  if (once) return;
+  await stayUp(undo, interrupted, ['--no-tap'], {
+    spec: 'soft0,ip=10.77.0.7/24',
+    invitation: 'another application may join: arrakis run --vnic soft0 -- examples/ping.js',
+  });
+}
+
+/** The echo application under `arrakis run`. */
+function startEcho(daemon: LabDaemon, undo: Undo, spec: string): Running {
+  const user = process.getuid!() === 0 ? ['--user', 'nobody'] : [];
+  const running = daemon.run(['--vnic', spec, ...user, '--', ECHO_APP.pathname]);
+  undo.push(() => running.stop());
+  return running;
+}
+
+async function trafficRow(
+  name: string,
+  server: Running,
+  lab: VethLab | null,
+  address: Ipv4,
+): Promise<(string | number)[]> {
+  try {
+    const t = await kernelTraffic(lab?.client.network ?? null, address, ECHO_PORT);
+    return [
+      name,
+      formatIpv4(address),
+      `${t.pingsAnswered}/10`,
+      formatNumber(t.pingUs),
+      `${t.echoesAnswered}/1000`,
+      formatNumber(t.echoUs),
+    ];
+  } catch (error) {
+    process.stderr.write(`${server.output}\n`);
+    throw error;
+  }
+}
+
+/** The table. The demo's own applications make way: two processors are few. */
+async function measure(
+  lab: VethLab | null,
+  running: readonly Running[],
+  daemon: LabDaemon | null,
+): Promise<void> {
+  await Promise.all(running.map((r) => r.stop()));
+  await daemon?.close();
+  printLine('\nmeasuring, 64-byte packets, one client for all (a few seconds each) ...');
+  const { rows, missing } = await benchEcho({
+    ...MEASURE,
+    only: [],
+    progress: (line) => process.stderr.write(`  ${line}\n`),
+    ...(lab === null ? {} : { lab }),
+  });
+  printLine();
+  printLine(echoTable(rows));
+  for (const { system, reason } of missing) printLine(`left out: ${system}: ${reason}`);
+  printLine('\nlonger runs and JSON: npm run --silent arrakis -- bench echo --json out.json');
+}
+
+/** A daemon and the echo application until Ctrl-C, with its counters. */
+async function stayUp(
+  undo: Undo,
+  interrupted: Promise<void>,
+  daemonArgs: readonly string[],
+  what: { spec: string; invitation: string },
+): Promise<void> {
+  const daemon = await LabDaemon.start(undefined, daemonArgs);
+  undo.push(() => daemon.close());
+  startEcho(daemon, undo, what.spec);
+  printLine(`\nthe echo server stays up: ${what.spec}`);
+  printLine(what.invitation);
+  printLine(`the daemon's commands: ARRAKIS_DIR=${daemon.dir} ${CLI.pathname} ls\n`);
+  const domain = await connect({ socket: socketPath(daemon.dir), name: 'demo' });
+  undo.push(() => domain.close());
+  await watchCounters(domain, interrupted);
+}
+
+const indent = (text: string): string => text.replace(/^/gm, '  ');

@@ -1,0 +1,38 @@
+/** Live counters: one line, rewritten in a terminal, printed now and then elsewhere. */
+import type { Domain } from '../../arrakis/index.ts';
+import { takeSnapshot } from '../commands/ls.ts';
+import { formatNumber } from '../table.ts';
+
+const TERMINAL_EVERY_MS = 1_000;
+const ELSEWHERE_EVERY_MS = 10_000;
+
+/** Show what the VNICs moved until `end` resolves or the daemon goes. Ctrl-C ends it. */
+export async function watchCounters(domain: Domain, end: Promise<void>): Promise<void> {
+  const terminal = process.stdout.isTTY === true;
+  let over = false;
+  const finished = Promise.race([
+    end,
+    new Promise<void>((resolve) => domain.once('control-lost', () => resolve())),
+  ]).then(() => {
+    over = true;
+  });
+  while (!over) {
+    const { stats } = await takeSnapshot(domain);
+    const line = stats.map(({ name, counters }) => describe(name, counters)).join('   ');
+    process.stdout.write(terminal ? `\r\x1b[K${line}` : `${line}\n`);
+    await Promise.race([finished, sleep(terminal ? TERMINAL_EVERY_MS : ELSEWHERE_EVERY_MS)]);
+  }
+  if (terminal) process.stdout.write('\n');
+}
+
+type Counters = Awaited<ReturnType<typeof takeSnapshot>>['stats'][number]['counters'];
+
+function describe(name: string, counters: Counters): string {
+  const drops = Object.values((counters.drops ?? {}) as Record<string, number>);
+  const dropped = drops.reduce((sum, count) => sum + count, 0);
+  const count = (key: string): string => formatNumber(Number(counters[key] ?? 0));
+  return `${name}: ${count('rxPackets')} received, ${count('txPackets')} sent, ${formatNumber(dropped)} dropped`;
+}
+
+const sleep = (ms: number): Promise<void> =>
+  new Promise((resolve) => setTimeout(resolve, ms).unref());

@@ -102,11 +102,11 @@ export class Arena {
     assert(Number.isSafeInteger(length) && length > 0, 'an extent is not empty');
     const wanted = Math.ceil(length / PAGE) * PAGE;
     let at = 0;
-    for (let index = 0; index <= this.#extents.length; index++) {
-      const next = this.#extents[index];
-      if (at + wanted <= (next?.at ?? ARENA_BYTES)) return { at, index };
-      at = Math.ceil((next!.at + next!.length) / ALIGN) * ALIGN;
+    for (const [index, { at: next, length: taken }] of this.#extents.entries()) {
+      if (at + wanted <= next) return { at, index };
+      at = Math.ceil((next + taken) / ALIGN) * ALIGN;
     }
+    if (at + wanted <= ARENA_BYTES) return { at, index: this.#extents.length };
     throw new ArrakisError('ARK_LIMIT', `no room to map ${length} bytes`, {
       hint: `a device maps at most ${ARENA_BYTES} bytes of all its clients together`,
     });

@@ -113,12 +113,11 @@ export class Port {
       session?.brokenReason(RECEIVE_QUEUE) ?? session?.brokenReason(TRANSMIT_QUEUE) ?? null;
     const running = this.#rx !== null && this.#tx !== null && this.#txEnabled;
     const state = broken !== null ? 'broken' : running ? 'up' : 'down';
-    const reason =
-      broken ?? (running ? 'its driver runs both queues' : 'its driver stopped a queue');
-    const changed = state !== this.state || reason !== this.reason;
+    if (state === this.state) return false;
     this.state = state;
-    this.reason = reason;
-    return changed;
+    this.reason =
+      broken ?? (running ? 'its driver runs both queues' : 'its driver stopped a queue');
+    return true;
   }
 
   /** Take up to a batch of frames from the VNIC and give them to `sink`. How many chains were taken. */
@@ -188,13 +187,9 @@ export class Port {
     }
     this.#rxTouched = true;
     const room = rx.take();
-    if (room < 0) {
-      this.drops[DROP.badDescriptor]!++;
-      return;
-    }
+    if (room < 0) return;
     if (rx.readableCount !== 0) {
       rx.broken(VIOLATION.direction);
-      this.drops[DROP.badDescriptor]!++;
       return;
     }
     if (room < NET_HEADER_LEN + length) {
@@ -258,6 +253,9 @@ export class Port {
   #break(queue: number, ring: SplitDevice): void {
     this.drops[DROP.badDescriptor]!++;
     this.session?.breakRing(queue, ring.violation as Violation);
+    // The loop refreshes the port soon; until then the ring must not be found broken again.
+    if (queue === TRANSMIT_QUEUE) this.#tx = null;
+    else this.#rx = null;
   }
 
   /** Ask to be kicked when the VNIC sends. False when it already has. */

@@ -19,6 +19,14 @@ export {
   type NicQueue,
   NO_FRAME,
 } from '../device/nic.ts';
+export {
+  formatNetCounters,
+  NetInterface,
+  type NetOptions,
+  netTurn,
+  UDP_PAYLOAD_OFFSET,
+  type UdpHandler,
+} from '../net/index.ts';
 export { type Answer, ControlChannel, openControlSocket } from './client.ts';
 export { type ConnectOptions, connect, Domain, parseCpus } from './domain.ts';
 export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';

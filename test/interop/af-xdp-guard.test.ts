@@ -9,7 +9,7 @@ import type { DropReason } from '../../src/device/drops.ts';
 import type { XdpVnic } from '../../src/drivers/af-xdp/attach.ts';
 import type { AfXdpQueue } from '../../src/drivers/af-xdp/queue.ts';
 import { closeFd, readFd } from '../../src/ffi/fd.ts';
-import { linkByName } from '../../src/ffi/netlink/index.ts';
+import { linkByName, removeAddress } from '../../src/ffi/netlink/index.ts';
 import { openPacketSocket } from '../../src/ffi/packet.ts';
 import * as arp from '../../src/wire/arp.ts';
 import {
@@ -147,7 +147,7 @@ describe('af-xdp guard', { skip }, () => {
   beforeEach(() => {
     lab = new Lab();
     // The far kernel must not answer: only what the VNIC sends is to be heard.
-    lab.far.exec('ip', ['address', 'flush', 'dev', FAR_INTERFACE]);
+    lab.far.run(() => removeAddress(linkByName(FAR_INTERFACE)!.index, THERE.ip, 24));
     vnic = lab.attach('switched', FILTERS);
     queue = lab.open(vnic);
     wire = new Wire(lab);

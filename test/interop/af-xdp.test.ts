@@ -4,6 +4,7 @@ import net from 'node:net';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { NIC_STATE } from '../../src/device/nic.ts';
 import { findStaleLinks, removeStaleLinks, XdpInterface } from '../../src/drivers/af-xdp/attach.ts';
+import { setGro } from '../../src/ffi/ethtool.ts';
 import { POLLIN, pollOne } from '../../src/ffi/fd.ts';
 import {
   linkByName,
@@ -217,6 +218,12 @@ describe('af-xdp attach', { skip }, () => {
     assert.equal(client.text.trim(), 'all 10');
   });
 
+  test('a socket serves one queue once: its buffers cannot be had back', () => {
+    const vnic = lab.attach('direct', [flow('udp', HERE.text, 7)]);
+    lab.open(vnic).close();
+    assert.throws(() => lab.open(vnic), codeOf('ARK_IN_USE'));
+  });
+
   test('an impossible geometry is refused with what would do', () => {
     for (const wrong of [{ ringSize: 100 }, { frameCount: 64 }, { frameSize: 1024 as 2048 }]) {
       assert.throws(() => lab.attach('direct', [], wrong), codeOf('ARK_BAD_ARGUMENT'));
@@ -263,7 +270,7 @@ describe('af-xdp attach', { skip }, () => {
   });
 
   test('a wire without NAPI at its end takes frames of a switched VNIC by the slow path', async () => {
-    lab.far.exec('ethtool', ['-K', FAR_INTERFACE, 'gro', 'off']);
+    lab.far.run(() => setGro(FAR_INTERFACE, false));
     const vnic = lab.attach('switched', [flow('udp', HERE.text, 7)]);
     const responder = new Responder(lab.open(vnic), HERE.mac);
     const client = udpClient(lab.far, HERE.text, 7, 200);

@@ -77,6 +77,16 @@ class Cleanup {
     }
     if (failure !== undefined) throw failure;
   }
+
+  /** Undo because of `error`, and throw that, whatever else goes wrong. */
+  fail(error: unknown): never {
+    try {
+      this.run();
+    } catch {
+      // The first failure is the one that explains the others.
+    }
+    throw error;
+  }
 }
 
 export class XdpInterface {
@@ -142,8 +152,7 @@ export class XdpInterface {
         const socket = this.#bind(pair.applicationEnd, 0, geometry);
         return { socket, veth: pair.switchEnd, close: () => undo.run() };
       } catch (error) {
-        undo.run();
-        throw error;
+        return undo.fail(error);
       }
     });
   }
@@ -205,8 +214,7 @@ export class XdpInterface {
       this.#vnics.add(vnic);
       return vnic;
     } catch (error) {
-      undo.run();
-      throw error;
+      return undo.fail(error);
     }
   }
 

@@ -39,7 +39,8 @@ async function startTestpmd(dir: string, sockets: readonly string[]): Promise<Ch
       // Without -i it stops at the first byte of input; the pipe stays open and silent.
       '--stats-period=3600',
     ],
-    { stdio: ['pipe', 'pipe', 'pipe'] },
+    // Its runtime files go where ours are removed: a killed process leaves them behind.
+    { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, RUNTIME_DIRECTORY: dir } },
   );
   let output = '';
   let failure: Error | null = null;

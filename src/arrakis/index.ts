@@ -19,6 +19,7 @@ export {
   type NicQueue,
   NO_FRAME,
 } from '../device/nic.ts';
+export { monotonicMs } from '../ffi/clock.ts';
 export {
   formatNetCounters,
   NetInterface,

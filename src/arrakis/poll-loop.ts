@@ -10,6 +10,7 @@
  * per turn but what setImmediate takes, once in `turnUs`.
  */
 import { NIC_STATE, type NicQueue } from '../device/nic.ts';
+import { monotonicUs32 } from '../ffi/clock.ts';
 import { FdWatch } from '../ffi/watch.ts';
 
 /** Polls between two looks at the clock; a power of two. */
@@ -23,7 +24,7 @@ export interface PollLoopOptions {
   readonly spinUs?: number;
   /** Give the event loop a turn at least this often. Default 1000. */
   readonly turnUs?: number;
-  /** Microseconds from any origin. Default: the monotonic clock. */
+  /** Microseconds from any origin, also as an int32 that wraps. Default: the monotonic clock. */
   readonly clock?: () => number;
   /** When asleep, look again after so many ms even without a doorbell; -1: only the doorbell counts. Asked at each sleep. */
   readonly timeoutMs?: () => number;
@@ -43,8 +44,6 @@ export interface PollLoop {
 }
 
 type LoopQueue = Pick<NicQueue, 'arm' | 'disarm' | 'doorbellFd' | 'state'>;
-
-const monotonicUs = (): number => performance.now() * 1000;
 
 /**
  * Drive `turn`, which does one poll and returns how much work it found, until it is stopped. Stop it before the queue
@@ -74,8 +73,9 @@ class Loop implements PollLoop {
   #asleep = false;
   #timer: NodeJS.Timeout | null = null;
   #polls = 0;
-  /** When the run of polls without work was first noticed; -1 while there is work. */
-  #idleSinceUs = -1;
+  /** A run of polls without work was noticed, at `#idleSinceUs`. */
+  #isIdle = false;
+  #idleSinceUs = 0;
   readonly #run = (): void => {
     if (this.#stopped) return;
     try {
@@ -92,7 +92,7 @@ class Loop implements PollLoop {
     this.#turn = turn;
     this.#spinUs = options.spinUs ?? 50;
     this.#turnUs = options.turnUs ?? 1000;
-    this.#clock = options.clock ?? monotonicUs;
+    this.#clock = options.clock ?? monotonicUs32;
     this.#timeoutMs = options.timeoutMs ?? (() => -1);
     this.#onError = options.onError;
     this.done = new Promise((resolve) => {
@@ -122,18 +122,20 @@ class Loop implements PollLoop {
   /** One turn of the event loop. True to be called again in the next, false when asleep or stopped. */
   #spin(): boolean {
     const turn = this.#turn;
-    const endUs = this.#clock() + this.#turnUs;
+    const beginUs = this.#clock();
     for (;;) {
       const work = turn();
       if (this.#stopped) return false;
-      if (work > 0) this.#idleSinceUs = -1;
+      if (work > 0) this.#isIdle = false;
       if ((++this.#polls & (CLOCK_STRIDE - 1)) !== 0) continue;
       const nowUs = this.#clock();
       if (work === 0) {
-        if (this.#idleSinceUs < 0) this.#idleSinceUs = nowUs;
-        else if (nowUs - this.#idleSinceUs >= this.#spinUs && this.#sleep()) return false;
+        if (!this.#isIdle) {
+          this.#isIdle = true;
+          this.#idleSinceUs = nowUs;
+        } else if (((nowUs - this.#idleSinceUs) | 0) >= this.#spinUs && this.#sleep()) return false;
       }
-      if (nowUs >= endUs) return true;
+      if (((nowUs - beginUs) | 0) >= this.#turnUs) return true;
     }
   }
 
@@ -143,7 +145,7 @@ class Loop implements PollLoop {
       this.stop();
       return true;
     }
-    this.#idleSinceUs = -1;
+    this.#isIdle = false;
     if (!this.#queue.arm()) return false;
     this.#asleep = true;
     this.sleeps++;

@@ -78,9 +78,9 @@ export class Connection implements Peer {
     counters.requests++;
     let id = 0;
     try {
-      this.#checkSender(sender);
       const request = parseRequest(text, fds.length);
       id = request.id;
+      this.#checkSender(sender);
       if (this.#domain !== null) this.#domain.requests++;
       const outcome = await perform(this.#plane, { peer: this, fds }, request);
       try {

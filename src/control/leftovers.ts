@@ -13,7 +13,8 @@ export interface Leftover {
   readonly kind: 'file' | 'link' | 'process';
   /** Path, interface name or pid. */
   readonly name: string;
-  readonly detail: string;
+  /** A sentence for people, name included. */
+  readonly description: string;
 }
 
 /** Start of the alias of every veth link that the daemon in `dir` makes. */
@@ -23,20 +24,24 @@ export const linkAlias = (dir: string): string => `arrakis:${dir}:`;
 export function findLeftovers(dir: string): Leftover[] {
   if (isClaimed(dir)) return [];
   const found: Leftover[] = [];
-  for (const [file, detail] of [
+  for (const [file, what] of [
     [socketPath(dir), 'control socket that nobody serves'],
     [pidPath(dir), 'pid file that nobody holds'],
     [portsPath(dir), 'vhost-user sockets'],
   ] as const) {
     if (fs.lstatSync(file, { throwIfNoEntry: false }) !== undefined) {
-      found.push({ kind: 'file', name: file, detail });
+      found.push({ kind: 'file', name: file, description: `${what}: ${file}` });
     }
   }
   for (const link of findStaleLinks(linkAlias(dir))) {
-    found.push({ kind: 'link', name: link.name, detail: `veth pair, alias ${link.alias}` });
+    found.push({ kind: 'link', name: link.name, description: `veth pair: ${link.name}` });
   }
   for (const pid of orphanedSoftnics()) {
-    found.push({ kind: 'process', name: String(pid), detail: 'software NIC without a daemon' });
+    found.push({
+      kind: 'process',
+      name: String(pid),
+      description: `software NIC without a daemon: pid ${pid}`,
+    });
   }
   return found;
 }

@@ -324,13 +324,19 @@ function firstIssue(error: z.ZodError): string {
   return path === '' ? issue.message : `${path}: ${issue.message}`;
 }
 
+/** Reviver of JSON.parse: this one name is special to objects, and validation would pass over it. */
+function refuseProto(key: string, value: unknown): unknown {
+  if (key === '__proto__') throw new SyntaxError('__proto__ is no field');
+  return value;
+}
+
 /** The request in `text`; throws BadRequest. The only gate from bytes to a request. */
 export function parseRequest(text: string, fdCount: number): Request {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(text, refuseProto);
   } catch {
-    throw new BadRequest(0, 'ARK_BAD_MESSAGE', 'the message is not JSON');
+    throw new BadRequest(0, 'ARK_BAD_MESSAGE', 'the message is not JSON that we take');
   }
   const envelope = envelopeSchema.safeParse(value);
   if (!envelope.success) {

@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseIpv4 } from '../../base/address.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import type { FlowFilter } from '../../device/filter.ts';
+import type { NicDevice } from '../devices/device.ts';
+import { parseVnicSpec } from '../vnic-spec.ts';
+import { type Claim, checkClaims, covered, planAddress } from './address.ts';
+
+const soft = {
+  name: 'soft0',
+  address: parseIpv4('10.77.0.1'),
+  prefix: 29,
+  gateway: parseIpv4('10.77.0.1'),
+  sharesAddress: false,
+  assignsAddresses: true,
+} as NicDevice;
+const eth = {
+  name: 'eth1',
+  address: parseIpv4('10.0.0.5'),
+  prefix: 24,
+  gateway: parseIpv4('10.0.0.1'),
+  sharesAddress: true,
+  assignsAddresses: false,
+} as NicDevice;
+
+const plan = (text: string, device: NicDevice, claims: Claim[] = []) =>
+  planAddress(parseVnicSpec(text), device, claims);
+const claim = (device: string, ...filters: FlowFilter[]): Claim => ({
+  device,
+  name: 'other',
+  ownerText: 'web (pid 7)',
+  filters,
+});
+const any = (ip: string): FlowFilter => ({
+  protocol: 'any',
+  address: parseIpv4(ip),
+  portFirst: 0,
+  portLast: 65535,
+});
+const udp = (ip: string, portFirst: number, portLast = portFirst): FlowFilter => ({
+  protocol: 'udp',
+  address: parseIpv4(ip),
+  portFirst,
+  portLast,
+});
+const code = (expected: string) => (error: unknown) =>
+  error instanceof ArrakisError && error.code === expected;
+
+test('soft0 gives out the next free address, until there is none', () => {
+  const claims: Claim[] = [];
+  for (const last of [2, 3, 4, 5, 6]) {
+    const { address, ownsAddress, filters, gateway, prefix } = plan('soft0', soft, claims);
+    assert.equal(address, parseIpv4(`10.77.0.${last}`));
+    assert.ok(ownsAddress);
+    assert.equal(gateway, soft.address);
+    assert.equal(prefix, 29);
+    assert.deepEqual(filters, [any(`10.77.0.${last}`)]);
+    claims.push(claim('soft0', ...filters));
+  }
+  assert.throws(() => plan('soft0', soft, claims), code('ARK_LIMIT'));
+});
+
+test('an address elsewhere has no use for the gateway of the device', () => {
+  assert.equal(plan('soft0,ip=192.168.1.2/24', soft).gateway, 0);
+  assert.equal(plan('soft0,ip=192.168.1.2/24,gw=192.168.1.1', soft).gateway, 0xc0a80101);
+});
+
+test('an interface shares its address by port, and only so', () => {
+  const { address, ownsAddress, filters } = plan('eth1,port=udp:7', eth);
+  assert.equal(address, eth.address);
+  assert.equal(ownsAddress, false);
+  assert.deepEqual(filters, [udp('10.0.0.5', 7)]);
+  assert.deepEqual(plan('eth1,ip=10.0.0.5,port=udp:7', eth).filters, filters);
+  assert.throws(() => plan('eth1', eth), code('ARK_BAD_ARGUMENT'));
+  assert.throws(() => plan('eth1,ip=10.0.0.5', eth), code('ARK_BAD_ARGUMENT'));
+  assert.throws(() => plan('eth1,port=udp:7', { ...eth, address: 0 }), code('ARK_BAD_ARGUMENT'));
+});
+
+test('another address on an interface belongs to the VNIC whole', () => {
+  const { ownsAddress, filters, gateway } = plan('eth1,ip=10.0.0.9/24', eth);
+  assert.ok(ownsAddress);
+  assert.deepEqual(filters, [any('10.0.0.9')]);
+  assert.equal(gateway, eth.gateway);
+  assert.throws(() => plan('eth1,ip=10.0.0.9,port=udp:7', eth), code('ARK_BAD_ARGUMENT'));
+});
+
+test('what is not a host, or is the host, is refused', () => {
+  for (const ip of ['0.0.0.1', '127.0.0.1', '224.0.0.1', '255.255.255.255']) {
+    assert.throws(() => plan(`soft0,ip=${ip}`, soft), code('ARK_BAD_ARGUMENT'), ip);
+  }
+  assert.throws(() => plan('soft0,ip=10.77.0.1', soft), code('ARK_IN_USE'));
+});
+
+test('overlapping filters name the owner, on the same device only', () => {
+  const taken = [claim('eth1', udp('10.0.0.5', 80, 90))];
+  assert.throws(() => plan('eth1,port=udp:85', eth, taken), /VNIC other of web \(pid 7\)/);
+  assert.throws(() => plan('eth1,port=udp:70-80', eth, taken), code('ARK_IN_USE'));
+  plan('eth1,port=udp:91', eth, taken);
+  plan('eth1,port=tcp:85', eth, taken);
+  plan('eth1,port=udp:85', eth, [claim('eth2', udp('10.0.0.5', 85))]);
+  checkClaims([udp('10.0.0.5', 85)], 'eth1', taken, 'other');
+});
+
+test('a filter is covered by a wider one of the same address', () => {
+  assert.ok(covered(udp('10.0.0.5', 7), [any('10.0.0.5')]));
+  assert.ok(covered(udp('10.0.0.5', 7, 9), [udp('10.0.0.5', 7, 9)]));
+  assert.ok(!covered(udp('10.0.0.5', 7, 10), [udp('10.0.0.5', 7, 9)]));
+  assert.ok(!covered(any('10.0.0.5'), [udp('10.0.0.5', 0, 65535)]));
+  assert.ok(!covered(udp('10.0.0.6', 7), [any('10.0.0.5')]));
+});

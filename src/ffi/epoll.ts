@@ -4,7 +4,7 @@
  */
 import { assert } from '../base/assert.ts';
 import { closeFd } from './fd.ts';
-import { bind, check, EINTR, errno } from './libc.ts';
+import { addressOf, bind, check, EINTR, errno } from './libc.ts';
 
 const epollCreate1 = bind<(flags: number) => number>('epoll_create1', 'int', ['int']);
 const epollCtl = bind<(epfd: number, op: number, fd: number, event: Uint8Array) => number>(
@@ -12,9 +12,11 @@ const epollCtl = bind<(epfd: number, op: number, fd: number, event: Uint8Array) 
   'int',
   ['int', 'int', 'int', 'void *'],
 );
-const epollWait = bind<
-  (epfd: number, events: Uint8Array, max: number, timeoutMs: number) => number
->('epoll_wait', 'int', ['int', 'void *', 'int', 'int']);
+const epollWait = bind<(epfd: number, events: number, max: number, timeoutMs: number) => number>(
+  'epoll_wait',
+  'int',
+  ['int', 'uintptr_t', 'int', 'int'],
+);
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
@@ -32,6 +34,8 @@ const EVENT_LEN = 12;
 export class Epoll {
   readonly #fd: number;
   readonly #events = Buffer.alloc(EVENTS_MAX * EVENT_LEN);
+  /** A call with the buffer itself would allocate 30 bytes, and an idle device looks often. */
+  readonly #eventsAddress = addressOf(this.#events);
   readonly #control = Buffer.alloc(EVENT_LEN);
 
   constructor() {
@@ -52,7 +56,7 @@ export class Epoll {
 
   /** Wait up to `timeoutMs` (0: only look, -1: for ever). The number of events, to be read with `readyFd`. */
   wait(timeoutMs: number): number {
-    const count = epollWait(this.#fd, this.#events, EVENTS_MAX, timeoutMs);
+    const count = epollWait(this.#fd, this.#eventsAddress, EVENTS_MAX, timeoutMs);
     if (count >= 0) return count;
     if (errno() !== EINTR) check(count, 'epoll_wait', timeoutMs);
     return 0;

@@ -69,7 +69,10 @@ export function turn(host: LoopHost): number {
   return work;
 }
 
-/** Serve until the control plane is gone. `nowUs` is a monotonic clock. */
+/** Microseconds of a clock that goes round at CLOCK_RANGE_US: small integers, which need no allocation. */
+export const CLOCK_RANGE_US = 1_000_000_000;
+
+/** Serve until the control plane is gone. `nowUs` is a monotonic clock modulo CLOCK_RANGE_US. */
 export function run(host: LoopHost, nowUs: () => number): void {
   let busyTurns = 0;
   let idleTurns = 0;
@@ -86,7 +89,8 @@ export function run(host: LoopHost, nowUs: () => number): void {
     if (idleTurns === 1) idleSinceUs = nowUs();
     if (idleTurns % IDLE_TURNS_PER_LOOK !== 0) continue;
     look(host, 0);
-    if (nowUs() - idleSinceUs < host.spinUs) {
+    const idleUs = (nowUs() - idleSinceUs + CLOCK_RANGE_US) % CLOCK_RANGE_US;
+    if (idleUs < host.spinUs) {
       schedYield();
       continue;
     }

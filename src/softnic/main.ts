@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { ArrakisError } from '../base/errors.ts';
 import { setCloseOnExec } from '../ffi/fd.ts';
 import { dieWithParent, setNoNewPrivileges } from '../ffi/process.ts';
-import { run } from './loop.ts';
+import { CLOCK_RANGE_US, run } from './loop.ts';
 import { SoftNic } from './nic.ts';
 
 const CONTROL_FD = 3;
@@ -25,11 +25,16 @@ function dropPrivileges(user: string): void {
   process.setuid!(Number(match[1]));
 }
 
+function monotonicUs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return (seconds % (CLOCK_RANGE_US / 1_000_000)) * 1_000_000 + Math.floor(nanoseconds / 1000);
+}
+
 const { values } = parseArgs({ options: { user: { type: 'string' } } });
 setCloseOnExec(CONTROL_FD);
 const nic = new SoftNic(CONTROL_FD);
 if (values.user !== undefined && process.getuid!() === 0) dropPrivileges(values.user);
 setNoNewPrivileges();
 dieWithParent(SIGKILL);
-run(nic, () => performance.now() * 1000);
+run(nic, monotonicUs);
 process.exit(0);

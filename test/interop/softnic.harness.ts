@@ -52,6 +52,8 @@ export interface PortEvent {
 export class SoftNicProcess {
   readonly child: ChildProcess;
   readonly events: PortEvent[] = [];
+  /** What it has printed: V8's traces, if `nodeArgs` ask for them. */
+  output = '';
   readonly #fd: number;
   #id = 0;
 
@@ -61,7 +63,10 @@ export class SoftNicProcess {
     setTimeouts(ours, TIMEOUT_MS);
     this.#fd = ours;
     this.child = spawn(process.execPath, [...nodeArgs, ENTRY, ...args], {
-      stdio: ['ignore', 'inherit', 'inherit', theirs],
+      stdio: ['ignore', 'pipe', 'inherit', theirs],
+    });
+    this.child.stdout!.on('data', (text) => {
+      this.output += text;
     });
     closeFd(theirs);
   }

@@ -1,0 +1,80 @@
+/** A million packets through the software NIC: its garbage collector has nothing to do. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { test } from 'node:test';
+import { NO_FRAME } from '../../src/device/nic.ts';
+import { schedYield } from '../../src/ffi/process.ts';
+import { writeTestFrame } from '../conformance/udp-frame.ts';
+import { sleep } from '../support/until.ts';
+import { ADDRESSES, Application, SoftNicProcess } from './softnic.harness.ts';
+
+const PACKETS = 1_000_000;
+const WARM_UP = 300_000;
+const WINDOW = 128;
+const BATCH = 64;
+const TICK_NS = 1e7;
+const DEADLINE_MS = 60_000;
+
+/** Move `count` frames of `length` bytes from `a` to `b`; both are driven by this thread. */
+function move(a: Application, b: Application, count: number, length: number): void {
+  const frames = new Uint32Array(BATCH);
+  const lengths = new Uint16Array(BATCH).fill(length);
+  const received = new Uint32Array(BATCH);
+  const receivedLengths = new Uint16Array(BATCH);
+  const deadline = performance.now() + DEADLINE_MS;
+  let sent = 0;
+  let got = 0;
+  while (got < count) {
+    let wanted = Math.min(BATCH, count - sent, WINDOW - (sent - got));
+    for (let i = 0; i < wanted; i++) {
+      const frame = a.queue.alloc();
+      if (frame === NO_FRAME) wanted = i;
+      else frames[i] = frame;
+    }
+    for (let i = 0; i < wanted; i++) {
+      writeTestFrame(a.queue.memory.u8, frames[i]!, length, ADDRESSES, 'a', 1);
+    }
+    const taken = wanted > 0 ? a.queue.txBatch(frames, lengths, wanted) : 0;
+    for (let i = taken; i < wanted; i++) a.queue.free(frames[i]!);
+    sent += taken;
+    a.queue.kick();
+    a.queue.reclaim(BATCH);
+    const arrived = b.queue.rxBatch(received, receivedLengths, BATCH);
+    for (let i = 0; i < arrived; i++) b.queue.free(received[i]!);
+    got += arrived;
+    if (arrived === 0) {
+      schedYield();
+      assert.ok(performance.now() < deadline, `${got} of ${count} after ${DEADLINE_MS} ms`);
+    }
+  }
+}
+
+for (const length of [64, 1514]) {
+  test(`${PACKETS} frames of ${length} bytes without a collection`, async (t) => {
+    const nic = new SoftNicProcess([], ['--trace-gc']);
+    t.after(() => nic.close());
+    const a = Application.connect(nic, 1, 'a');
+    const b = Application.connect(nic, 2, 'b');
+    t.after(() => {
+      a.close();
+      b.close();
+    });
+    const cpuTicks = (): number => {
+      const fields = fs.readFileSync(`/proc/${nic.child.pid}/stat`, 'utf8').split(' ');
+      return Number(fields[13]) + Number(fields[14]);
+    };
+    move(a, b, WARM_UP, length);
+    await sleep(100);
+    nic.output = '';
+    const ticks = cpuTicks();
+    const started = performance.now();
+    move(a, b, PACKETS, length);
+    const seconds = (performance.now() - started) / 1000;
+    const cpuNs = ((cpuTicks() - ticks) * TICK_NS) / PACKETS;
+    await sleep(100);
+    assert.equal(nic.output, '');
+    assert.equal(nic.stats(2).rxPackets, WARM_UP + PACKETS);
+    const rate = (PACKETS / seconds / 1e6).toFixed(2);
+    t.diagnostic(`${rate} M/s, ${cpuNs.toFixed(0)} ns of the device's CPU a frame`);
+  });
+}

@@ -3,7 +3,7 @@
  *
  *   arrakis run --vnic soft0,ip=10.77.0.2/24 -- dist/examples/udp-echo.js
  */
-import { connect, NetInterface, netTurn } from '../src/arrakis/index.ts';
+import { connect, monotonicMs, NetInterface, netTurn } from '../src/arrakis/index.ts';
 
 const domain = await connect();
 const vnic = await domain.openVnic();
@@ -14,5 +14,5 @@ net.udp.bind(7, (frame, payloadAt, payloadLength) => {
   net.udp.echoInPlace(frame, payloadAt, payloadLength);
 });
 
-const { turn, timeoutMs } = netTurn(net, () => performance.now());
+const { turn, timeoutMs } = netTurn(net, monotonicMs);
 await vnic.poll(turn, { timeoutMs }).done;

@@ -3,7 +3,14 @@
  *
  *   arrakis run --vnic soft0,ip=10.77.0.5/24 -- dist/examples/udp-ping.js 10.77.0.2
  */
-import { connect, NetInterface, NO_FRAME, netTurn, parseIpv4 } from '../src/arrakis/index.ts';
+import {
+  connect,
+  monotonicMs,
+  NetInterface,
+  NO_FRAME,
+  netTurn,
+  parseIpv4,
+} from '../src/arrakis/index.ts';
 
 const [PORT, ECHO_PORT, LENGTH] = [40_000, 7, 22];
 const server = parseIpv4(process.argv[2] ?? '10.77.0.2');
@@ -18,7 +25,7 @@ net.udp.bind(PORT, (_frame, _payloadAt, payloadLength) => {
   console.log(`${payloadLength} bytes back after ${us} µs`);
 });
 
-const { turn, timeoutMs } = netTurn(net, () => performance.now());
+const { turn, timeoutMs } = netTurn(net, monotonicMs);
 const loop = vnic.poll(turn, { timeoutMs });
 const timer = setInterval(() => {
   const frame = net.udp.alloc();

@@ -9,6 +9,7 @@ import {
   connect,
   formatIpv4,
   formatNetCounters,
+  monotonicMs,
   NetInterface,
   netTurn,
 } from '../../src/arrakis/index.ts';
@@ -25,7 +26,7 @@ async function main(): Promise<void> {
   const vnic = await domain.openVnic();
   const net = new NetInterface(vnic);
   const echo = serveEcho(net, Number(values.port));
-  const { turn, timeoutMs } = netTurn(net, () => performance.now());
+  const { turn, timeoutMs } = netTurn(net, monotonicMs);
   const loop = vnic.poll(turn, { timeoutMs });
   vnic.on('gone', (reason) => {
     process.exitCode = 1;

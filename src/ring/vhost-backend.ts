@@ -11,8 +11,9 @@
 import fs from 'node:fs';
 import { ArrakisError } from '../base/errors.ts';
 import type { Arena } from '../ffi/arena.ts';
-import { closeAll, closeFd, eventfdSignal, setNonBlocking } from '../ffi/fd.ts';
+import { closeAll, closeFd, setNonBlocking } from '../ffi/fd.ts';
 import { requireSealed } from '../ffi/memory.ts';
+import { signalPeer } from '../ffi/peer-eventfd.ts';
 import { sendMessage } from '../ffi/unix.ts';
 import {
   GuestMemory,
@@ -144,7 +145,7 @@ export class VhostBackend {
   breakRing(index: number, violation: Violation): void {
     const ring = this.#rings[index]!;
     ring.device?.broken(violation);
-    if (ring.errFd >= 0) eventfdSignal(ring.errFd);
+    if (ring.errFd >= 0) signalPeer(ring.errFd);
     this.#host.ringsChanged();
   }
 

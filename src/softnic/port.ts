@@ -9,7 +9,7 @@
 import type { Mac } from '../base/address.ts';
 import { DROP, DROP_REASONS, namedDrops } from '../device/drops.ts';
 import type { Arena } from '../ffi/arena.ts';
-import { eventfdSignal } from '../ffi/fd.ts';
+import { signalPeer } from '../ffi/peer-eventfd.ts';
 import { type SplitDevice, VIOLATION, type Violation } from '../ring/split-device.ts';
 import { NET_HEADER_LEN } from '../ring/split-layout.ts';
 import { type BackendHost, VhostBackend } from '../ring/vhost-backend.ts';
@@ -136,7 +136,7 @@ export class Port {
       if (this.#txEnabled) this.#takeFrame(tx, total, sink);
       tx.complete(0);
     }
-    if (tx.publish() && this.#txCallFd >= 0) eventfdSignal(this.#txCallFd);
+    if (tx.publish() && this.#txCallFd >= 0) signalPeer(this.#txCallFd);
     if (tx.violation !== 0) this.#break(TRANSMIT_QUEUE, tx);
     return Math.max(count, 0);
   }
@@ -246,7 +246,7 @@ export class Port {
     this.#rxTouched = false;
     const rx = this.#rx;
     if (rx === null) return;
-    if (rx.publish() && this.#rxCallFd >= 0) eventfdSignal(this.#rxCallFd);
+    if (rx.publish() && this.#rxCallFd >= 0) signalPeer(this.#rxCallFd);
     if (rx.violation !== 0) this.#break(RECEIVE_QUEUE, rx);
   }
 

@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { closeFd, eventfd, isOpen, POLLIN, pollOne } from '../../src/ffi/fd.ts';
+import { closeFd, eventfd, isOpen, POLLIN, pollOne, setNonBlocking } from '../../src/ffi/fd.ts';
 import { mapShared, memfdSealed } from '../../src/ffi/memory.ts';
 import {
   connectUnix,
@@ -360,6 +360,24 @@ describe('hostile drivers: their queue stops, others go on', () => {
       await carries(a, b);
       nic.request({ op: 'removePort', port: 3 });
     }
+  });
+
+  test('a call descriptor that would block whoever rings it', async () => {
+    const client = hostile();
+    const { region, tx, kick } = client.start();
+    const call = eventfd();
+    closing.push(() => closeFd(call));
+    client.say(vu.REQ.SET_VRING_CALL, vu.encodeU64(1), [call]);
+    client.ask(vu.REQ.GET_FEATURES);
+    const full = Buffer.alloc(8);
+    full.writeBigUInt64LE(0xffff_ffff_ffff_fffen);
+    fs.writeSync(call, full);
+    setNonBlocking(call, false);
+    new Uint32Array(region.buffer).set([0, 0, 64, 0], tx / 4);
+    new Uint16Array(region.buffer)[splitLayout(4096, 8).avail / 2 + 1] = 1;
+    fs.writeSync(kick, Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]));
+    await until(() => nic.stats(3).drops.otherProtocol === 1);
+    await carries(a, b);
   });
 
   test('a client that dies in the middle of a message: its memory is unmapped', async () => {

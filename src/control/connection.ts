@@ -18,6 +18,7 @@ import { BadRequest, errorToWire, parseRequest } from './protocol.ts';
 
 export class Connection implements Peer {
   readonly uid: number;
+  readonly gid: number | null;
   pid: number;
   readonly #plane: ControlPlane;
   readonly #channel: MessageChannel;
@@ -35,6 +36,7 @@ export class Connection implements Peer {
   ) {
     this.#plane = plane;
     this.uid = domain?.uid ?? credentials.uid;
+    this.gid = domain === null ? credentials.gid : domain.gid;
     this.pid = credentials.pid;
     this.#channel = new MessageChannel(fd, {
       onMessage: (text, fds, sender) => void this.#onMessage(text, fds, sender),

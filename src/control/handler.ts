@@ -10,6 +10,7 @@ import type { ArgsOf, Operation, ReplyOf } from './protocol.ts';
 /** The connection that a request came over, as far as handlers see it. */
 export interface Peer {
   readonly uid: number;
+  readonly gid: number | null;
   readonly pid: number;
   /** Null until hello. */
   readonly domain: Domain | null;

@@ -61,9 +61,10 @@ export class ControlPlane {
     this.captures = new CaptureTable(this.objects);
     this.devices = new DeviceTable(options.openInterface, this.deviceEvents, options.log);
     const { pid, uid } = this;
+    const gid = process.getgid!();
     const birth = { id: 0, createdMs: options.clock() };
     const send = () => {};
-    const own = { name: 'arrakisd', uid, pid, privileged: true, prepared: false, send };
+    const own = { name: 'arrakisd', uid, gid, pid, privileged: true, prepared: false, send };
     this.self = this.objects.add(new Domain(birth, own));
   }
 

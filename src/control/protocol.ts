@@ -108,7 +108,7 @@ export const OPERATIONS = {
     }),
     requestFds: [],
     replyFds: [],
-    errors: ['ARK_UNSUPPORTED', 'ARK_LIMIT'],
+    errors: ['ARK_UNSUPPORTED'],
   },
   'domain.prepare': {
     doc:
@@ -117,8 +117,8 @@ export const OPERATIONS = {
     caller: 'privileged',
     args: z.strictObject({
       name: nameSchema,
-      uid: uint32.describe('user that the holder will run as'),
-      gid: uint32.optional(),
+      uid: uint32.describe('user that the holder will run as; others are refused'),
+      gid: uint32.optional().describe('its group, for `list`'),
       vnics: z.array(vnicSpecSchema).max(LIMITS.vnicsPerDomainMax),
     }),
     reply: z.object({ domain: objectId, vnics: z.array(z.string()) }),

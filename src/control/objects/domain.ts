@@ -9,7 +9,6 @@ import { ArrakisError } from '../../base/errors.ts';
 import { closeFd } from '../../ffi/fd.ts';
 import { passCredentials, SOCK_SEQPACKET, socketPair } from '../../ffi/unix.ts';
 import { callerOf, handler } from '../handler.ts';
-import { LIMITS } from '../limits.ts';
 import type { ControlPlane } from '../plane.ts';
 import { type EventName, type EventOf, type ObjectInfo, PROTOCOL_VERSION } from '../protocol.ts';
 import type { ControlObject } from './table.ts';
@@ -18,6 +17,7 @@ import { planVnic, removeVnic, reserveVnic, type VnicPlan, vnicsOf } from './vni
 export interface DomainOptions {
   name: string;
   uid: number;
+  gid: number | null;
   pid: number;
   privileged: boolean;
   prepared: boolean;
@@ -30,6 +30,7 @@ export class Domain implements ControlObject {
   readonly owner: number;
   readonly createdMs: number;
   readonly uid: number;
+  readonly gid: number | null;
   readonly privileged: boolean;
   readonly prepared: boolean;
   name: string;
@@ -45,6 +46,7 @@ export class Domain implements ControlObject {
     this.createdMs = birth.createdMs;
     this.name = options.name;
     this.uid = options.uid;
+    this.gid = options.gid;
     this.pid = options.pid;
     this.privileged = options.privileged;
     this.prepared = options.prepared;
@@ -62,8 +64,8 @@ export class Domain implements ControlObject {
   }
 
   detail(): ObjectInfo['detail'] {
-    const { uid, pid, prepared, privileged, requests, refused } = this;
-    return { uid, pid, prepared, privileged, requests, refused };
+    const { uid, gid, pid, prepared, privileged, requests, refused } = this;
+    return { uid, gid, pid, prepared, privileged, requests, refused };
   }
 }
 
@@ -85,7 +87,13 @@ export const hello = handler(
   (plane, plan, { peer }) => {
     let { domain } = peer;
     if (domain === null) {
-      domain = plane.addDomain({ ...plan, uid: peer.uid, pid: peer.pid, prepared: false });
+      domain = plane.addDomain({
+        ...plan,
+        uid: peer.uid,
+        gid: peer.gid,
+        pid: peer.pid,
+        prepared: false,
+      });
       peer.adopt(domain);
     } else domain.pid = peer.pid;
     const { version, pid } = plane;
@@ -104,11 +112,11 @@ export const prepare = handler(
     // Each spec is planned with those before it, so that two of one request cannot overlap either.
     const plans: VnicPlan[] = [];
     for (const spec of args.vnics) plans.push(planVnic(plane, spec, null, plans));
-    return { name: args.name, uid: args.uid, plans };
+    return { name: args.name, uid: args.uid, gid: args.gid ?? null, plans };
   },
-  (plane, { name, uid, plans }) => {
+  (plane, { name, uid, gid, plans }) => {
     const [ours, theirs] = socketPair(SOCK_SEQPACKET);
-    const domain = plane.addDomain({ name, uid, pid: 0, privileged: false, prepared: true });
+    const domain = plane.addDomain({ name, uid, gid, pid: 0, privileged: false, prepared: true });
     let adopted = false;
     try {
       passCredentials(ours);
@@ -140,13 +148,4 @@ export async function closeDomain(plane: ControlPlane, domain: Domain): Promise<
   plane.objects.remove(domain.id);
   plane.domains.delete(domain.id);
   await Promise.all(removals);
-}
-
-/** Refuses when a domain with `count` VNICs more would have too many. */
-export function checkVnicLimit(plane: ControlPlane, domain: Domain, count: number): void {
-  if (vnicsOf(plane, domain).length + count > LIMITS.vnicsPerDomainMax) {
-    throw new ArrakisError('ARK_LIMIT', `a domain has at most ${LIMITS.vnicsPerDomainMax} VNICs`, {
-      hint: 'close one first',
-    });
-  }
 }

@@ -2,7 +2,7 @@
  * The application's end of the control protocol: requests with promises, events, descriptors.
  *
  * - It keeps the process alive only while an answer is awaited.
- * - When it closes, requests that wait fail with ARK_NO_DAEMON; the data plane goes on.
+ * - When it closes, requests that wait fail with ARK_NO_DAEMON; queues are left alone.
  */
 import { ArrakisError, isErrno } from '../base/errors.ts';
 import { MessageChannel } from '../control/channel.ts';

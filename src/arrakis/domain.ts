@@ -1,8 +1,8 @@
 /**
  * A protection domain, from the inside: this process as the control plane knows it.
  *
- * `connect()` finds the daemon; `openVnic()` gives a VNIC whose packets then need nobody's leave. When the daemon ends
- * the domain says 'control-lost', and its open VNICs go on.
+ * `connect()` finds the daemon; `openVnic()` gives a VNIC whose packets then need nobody's leave. When the control channel
+ * closes the domain says 'control-lost' and closes nothing; but the devices of a daemon that ended do not outlive it.
  */
 import { EventEmitter } from 'node:events';
 import { ArrakisError } from '../base/errors.ts';
@@ -28,7 +28,10 @@ export interface ConnectOptions {
 }
 
 interface DomainEvents {
-  /** The daemon is gone, or closed the channel. Open VNICs of AF_XDP interfaces end with it; those of soft0 too. */
+  /**
+   * The daemon is gone, or closed the channel. The software NIC ends with its daemon: VNICs of soft0 say 'gone'. XDP
+   * programs are the daemon's too: a VNIC of an interface falls silent, and nothing else tells of it.
+   */
   'control-lost': [reason: string];
   /** The daemon is about to end. */
   shutdown: [];
@@ -37,7 +40,6 @@ interface DomainEvents {
 export class Domain extends EventEmitter<DomainEvents> {
   readonly #channel: ControlChannel;
   readonly #vnics = new Map<number, Vnic>();
-  /** Capture events that came before the answer to `vnic.open` was handled cannot exist: the daemon sends in order. */
   #info: ReplyOf<'hello'> | null = null;
 
   /** Use `connect`. Takes over `fd`. */

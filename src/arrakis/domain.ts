@@ -46,7 +46,8 @@ export class Domain extends EventEmitter<DomainEvents> {
   constructor(fd: number) {
     super();
     this.#channel = new ControlChannel(fd, {
-      onEvent: (name, body, fds) => this.#onEvent(name, body, fds),
+      // An event may be read in the same turn as the answer to `vnic.open` that it follows: who awaits that goes first.
+      onEvent: (name, body, fds) => void setImmediate(() => this.#onEvent(name, body, fds)),
       onClose: (reason) => this.emit('control-lost', reason),
     });
   }

@@ -78,7 +78,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   apps: ['src/base', 'src/arrakis'],
   examples: ['src/base', 'src/arrakis'],
   bench: ['src', 'apps'],
-  tools: [],
+  tools: ['src/cli'],
 };
 
 interface BannedCall {

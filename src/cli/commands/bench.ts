@@ -1,9 +1,11 @@
 /** `arrakis bench NAME`: side by side with the named peers, in one run. */
 import fs from 'node:fs';
+import path from 'node:path';
 import type { Command } from 'commander';
 import { benchEcho, ECHO_DEFAULTS } from '../../../bench/echo/run.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { ArrakisError } from '../../base/errors.ts';
+import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 
 export function registerBench(program: Command): void {
@@ -30,6 +32,10 @@ interface EchoOptions {
 }
 
 async function runEcho(options: EchoOptions): Promise<void> {
+  if (mustStage()) {
+    process.exitCode = await runStaged(CLI_SCRIPT, absoluteJson(process.argv.slice(2)));
+    return;
+  }
   const { rows, missing } = await benchEcho({
     repetitions: options.repetitions,
     roundTrips: options.roundTrips,
@@ -46,6 +52,14 @@ async function runEcho(options: EchoOptions): Promise<void> {
     fs.writeFileSync(options.json, `${JSON.stringify(rows, null, 2)}\n`);
     printLine(`\nrows written to ${options.json}`);
   }
+}
+
+/** The copy runs in a folder of its own: a file to write is named from here. */
+function absoluteJson(args: string[]): string[] {
+  const at = args.indexOf('--json') + 1;
+  const file = at > 0 ? args[at] : undefined;
+  if (file === undefined || file.startsWith('-')) return args;
+  return args.with(at, path.resolve(file));
 }
 
 /** Rates and round trips of each system on one line, beside the first kernel system measured. */

@@ -34,12 +34,18 @@ const EVENT_LEN = 12;
 export class Epoll {
   readonly #fd: number;
   readonly #events = Buffer.alloc(EVENTS_MAX * EVENT_LEN);
-  /** A call with the buffer itself would allocate 30 bytes, and an idle device looks often. */
-  readonly #eventsAddress = addressOf(this.#events);
+  /**
+   * The call, with the buffer's address as a constant: a call with the buffer itself allocates 30 bytes, a number read
+   * from a field may be boxed, and an idle device looks often.
+   */
+  readonly #call: (timeoutMs: number) => number;
   readonly #control = Buffer.alloc(EVENT_LEN);
 
   constructor() {
-    this.#fd = check(epollCreate1(EPOLL_CLOEXEC), 'epoll_create1');
+    const fd = check(epollCreate1(EPOLL_CLOEXEC), 'epoll_create1');
+    const events = addressOf(this.#events);
+    this.#fd = fd;
+    this.#call = (timeoutMs) => epollWait(fd, events, EVENTS_MAX, timeoutMs);
   }
 
   /** Wait for `events` on `fd`. Throws EPERM for what cannot be polled, such as a plain file. */
@@ -56,7 +62,7 @@ export class Epoll {
 
   /** Wait up to `timeoutMs` (0: only look, -1: for ever). The number of events, to be read with `readyFd`. */
   wait(timeoutMs: number): number {
-    const count = epollWait(this.#fd, this.#eventsAddress, EVENTS_MAX, timeoutMs);
+    const count = this.#call(timeoutMs);
     if (count >= 0) return count;
     if (errno() !== EINTR) check(count, 'epoll_wait', timeoutMs);
     return 0;

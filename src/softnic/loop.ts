@@ -69,10 +69,7 @@ export function turn(host: LoopHost): number {
   return work;
 }
 
-/** Microseconds of a clock that goes round at CLOCK_RANGE_US: small integers, which need no allocation. */
-export const CLOCK_RANGE_US = 1_000_000_000;
-
-/** Serve until the control plane is gone. `nowUs` is a monotonic clock modulo CLOCK_RANGE_US. */
+/** Serve until the control plane is gone. `nowUs` is monotonicUs32 of ffi/clock.ts. */
 export function run(host: LoopHost, nowUs: () => number): void {
   let busyTurns = 0;
   let idleTurns = 0;
@@ -89,8 +86,7 @@ export function run(host: LoopHost, nowUs: () => number): void {
     if (idleTurns === 1) idleSinceUs = nowUs();
     if (idleTurns % IDLE_TURNS_PER_LOOK !== 0) continue;
     look(host, 0);
-    const idleUs = (nowUs() - idleSinceUs + CLOCK_RANGE_US) % CLOCK_RANGE_US;
-    if (idleUs < host.spinUs) {
+    if (((nowUs() - idleSinceUs) | 0) < host.spinUs) {
       schedYield();
       continue;
     }

@@ -4,9 +4,10 @@
  */
 import { parseArgs } from 'node:util';
 import { ArrakisError } from '../base/errors.ts';
+import { monotonicUs32 } from '../ffi/clock.ts';
 import { setCloseOnExec } from '../ffi/fd.ts';
 import { dieWithParent, setNoNewPrivileges } from '../ffi/process.ts';
-import { CLOCK_RANGE_US, run } from './loop.ts';
+import { run } from './loop.ts';
 import { SoftNic } from './nic.ts';
 
 const CONTROL_FD = 3;
@@ -25,16 +26,11 @@ function dropPrivileges(user: string): void {
   process.setuid!(Number(match[1]));
 }
 
-function monotonicUs(): number {
-  const [seconds, nanoseconds] = process.hrtime();
-  return (seconds % (CLOCK_RANGE_US / 1_000_000)) * 1_000_000 + Math.floor(nanoseconds / 1000);
-}
-
 const { values } = parseArgs({ options: { user: { type: 'string' } } });
 setCloseOnExec(CONTROL_FD);
 const nic = new SoftNic(CONTROL_FD);
 if (values.user !== undefined && process.getuid!() === 0) dropPrivileges(values.user);
 setNoNewPrivileges();
 dieWithParent(SIGKILL);
-run(nic, monotonicUs);
+run(nic, monotonicUs32);
 process.exit(0);

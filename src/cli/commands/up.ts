@@ -94,7 +94,7 @@ async function launch(dir: string, args: string[], stderrFile: string): Promise<
   const end = Date.now() + READY_MS;
   for (;;) {
     if (ended) throw startFailure(fs.readFileSync(stderrFile, 'utf8'));
-    if (await answers(dir)) break;
+    if (readPid(pidPath(dir)) === child.pid && (await answers(dir))) break;
     if (Date.now() > end) {
       child.kill('SIGTERM');
       throw new ArrakisError('ARK_TIMEOUT', `arrakisd did not answer within ${READY_MS} ms`, {

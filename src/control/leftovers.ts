@@ -3,11 +3,13 @@
  * The next daemon in the same directory clears the files and links by itself; `arrakis doctor` shows and removes all.
  */
 import fs from 'node:fs';
-import path from 'node:path';
 import { findStaleLinks, removeStaleLinks } from '../drivers/af-xdp/attach.ts';
-import { softnicScript } from './devices/softnic.ts';
+import { OWNER_VARIABLE } from './devices/device-process.ts';
+import { LIMITS } from './limits.ts';
 import { pidPath, portsPath, socketPath } from './paths.ts';
-import { isClaimed } from './run-directory.ts';
+import { isClaimed, RunDirectory } from './run-directory.ts';
+
+const KILL_POLL_MS = 10;
 
 export interface Leftover {
   readonly kind: 'file' | 'link' | 'process';
@@ -36,7 +38,7 @@ export function findLeftovers(dir: string): Leftover[] {
   for (const link of findStaleLinks(linkAlias(dir))) {
     found.push({ kind: 'link', name: link.name, description: `veth pair: ${link.name}` });
   }
-  for (const pid of orphanedSoftnics()) {
+  for (const pid of orphans(dir)) {
     found.push({
       kind: 'process',
       name: String(pid),
@@ -46,53 +48,58 @@ export function findLeftovers(dir: string): Leftover[] {
   return found;
 }
 
-/** Remove them; returns what was removed. */
+/**
+ * Remove them; returns what was removed. The directory is locked meanwhile, so that nothing of a daemon that starts just
+ * then is taken for a leftover: ARK_ALREADY_RUNNING when one was faster.
+ */
 export function removeLeftovers(dir: string): Leftover[] {
   const found = findLeftovers(dir);
-  for (const { kind, name } of found) {
-    if (kind === 'file') fs.rmSync(name, { recursive: true, force: true });
-    else if (kind === 'process') kill(Number(name));
+  if (found.length === 0) return found;
+  const directory = RunDirectory.claim(dir);
+  try {
+    killOrphans(dir);
+    if (found.some(({ kind }) => kind === 'link')) removeStaleLinks(linkAlias(dir));
+  } finally {
+    // Takes the files with it.
+    directory.release();
   }
-  if (found.some(({ kind }) => kind === 'link')) removeStaleLinks(linkAlias(dir));
   return found;
 }
 
-/** The software NIC of a daemon that is gone has been given to init, or to whoever reaps for it. */
-function orphanedSoftnics(): number[] {
-  const script = softnicScript();
-  const orphans: number[] = [];
-  for (const entry of fs.readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
-    if (!argumentsOf(entry).includes(script)) continue;
-    const parent = parentOf(entry);
-    const daemon = argumentsOf(String(parent)).some((arg) =>
-      arg.endsWith(`control${path.sep}main.js`),
-    );
-    if (parent !== process.pid && !daemon) orphans.push(Number(entry));
-  }
-  return orphans;
+/**
+ * Device processes of the daemon in `dir`, by what their environment says (proc(5)). Nobody holds the directory, so
+ * they have no daemon. Those that we may not look at are not ours to end.
+ */
+function orphans(dir: string): number[] {
+  const mark = `${OWNER_VARIABLE}=${dir}`;
+  return fs
+    .readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry) && environmentOf(entry).includes(mark))
+    .map(Number);
 }
 
-function argumentsOf(pid: string): string[] {
+/** Empty for a process that has ended, even before its parent has waited for it. */
+function environmentOf(pid: string): string[] {
   try {
-    return fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return fs.readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
   } catch {
     return [];
   }
 }
 
-function parentOf(pid: string): number {
-  try {
-    return Number(/^PPid:\s*(\d+)$/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
-  } catch {
-    return 0;
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch {
-    // It ended by itself meanwhile.
+/** End the orphans of `dir` and wait, a bounded time, until they are gone. */
+function killOrphans(dir: string): void {
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let waitedMs = 0; waitedMs < LIMITS.shutdownMsMax; waitedMs += KILL_POLL_MS) {
+    const pids = orphans(dir);
+    if (pids.length === 0) return;
+    for (const pid of pids) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It ended by itself meanwhile.
+      }
+    }
+    Atomics.wait(pause, 0, 0, KILL_POLL_MS);
   }
 }

@@ -101,7 +101,9 @@ function start(options: Options, directory: RunDirectory): { daemon: Daemon; log
     directory,
     log,
     openInterface: afXdpOpener(linkAlias(dir)),
-    devices: [(events) => new SoftNic({ name: 'soft0', network, uplink, user, logFd, events })],
+    devices: [
+      (events) => new SoftNic({ name: 'soft0', owner: dir, network, uplink, user, logFd, events }),
+    ],
     interfaces,
   });
   return { daemon, log };

@@ -10,7 +10,8 @@ import { closeFd, tryLock } from '../ffi/fd.ts';
 import { listenUnix, SOCK_SEQPACKET } from '../ffi/unix.ts';
 import { pidPath, portsPath, socketPath } from './paths.ts';
 
-const ATTEMPTS_MAX = 10;
+const ATTEMPTS_MAX = 5;
+const ATTEMPT_PAUSE_MS = 20;
 
 export class RunDirectory {
   readonly path: string;
@@ -68,18 +69,21 @@ function makeDirectory(path: string, mode: number): void {
 
 /** The locked pid file, by the protocol of pidfile(3): a file that was unlinked meanwhile locks nothing. */
 function lock(path: string): number {
+  const pause = new Int32Array(new SharedArrayBuffer(4));
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const { O_RDWR, O_CREAT, O_NOFOLLOW } = fs.constants;
     const fd = fs.openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o644);
     if (!tryLock(fd)) {
       closeFd(fd);
-      throw alreadyRunning(path);
+      // `isClaimed` holds the lock for a moment when it looks: only one that stays is a daemon's.
+      Atomics.wait(pause, 0, 0, ATTEMPT_PAUSE_MS);
+      continue;
     }
     const now = fs.statSync(path, { throwIfNoEntry: false });
     if (now !== undefined && now.ino === fs.fstatSync(fd).ino) return fd;
     closeFd(fd);
   }
-  throw new ArrakisError('ARK_ALREADY_RUNNING', `${path} keeps changing hands`);
+  throw alreadyRunning(path);
 }
 
 function alreadyRunning(path: string): ArrakisError {

@@ -54,8 +54,9 @@ describe('arrakisd as root', { skip: rootMissing() }, () => {
       assert.ok(tap.up);
       assert.ok(listAddresses().some((a) => a.index === tap.index && a.address === 0x0a4d0001));
       const domain = await daemon.connect();
-      process.kill(await softnicPid(domain), 'SIGKILL');
-      await until(async () => (await softnicPid(domain)) !== 0, 5000);
+      const killed = await softnicPid(domain);
+      process.kill(killed, 'SIGKILL');
+      await softnicPid(domain, killed);
       assert.equal(requireLink('arrakis0').index, tap.index);
       const vnic = await domain.openVnic();
       assert.equal(vnic.gateway, 0x0a4d0001);

@@ -163,10 +163,19 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** Pid of the software NIC that the daemon runs now; 0 while it has none. */
-export async function softnicPid(domain: Domain): Promise<number> {
-  const { devices } = (await domain.request('device.list', {})).reply;
-  return devices.find((device) => device.name === 'soft0')!.pid;
+/** Pid of the software NIC that runs; waits for one that is being restarted, and for another than `killed`. */
+export async function softnicPid(domain: Domain, killed = 0): Promise<number> {
+  let pid = 0;
+  await until(
+    async () => {
+      const { devices } = (await domain.request('device.list', {})).reply;
+      ({ pid } = devices.find((device) => device.name === 'soft0')!);
+      return pid !== 0 && pid !== killed;
+    },
+    START_MS,
+    'the software NIC runs',
+  );
+  return pid;
 }
 
 /** Resolves when only the daemon's domain and the caller's are left. */

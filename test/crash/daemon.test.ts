@@ -66,6 +66,32 @@ describe('the run directory', () => {
     await next.close();
   });
 
+  test('the device processes of others are no leftovers, and are not touched', async () => {
+    const ours = await TestDaemon.start();
+    const theirs = await TestDaemon.start();
+    const domain = await theirs.connect();
+    const softnic = await softnicPid(domain);
+    await ours.signal('SIGKILL');
+    removeLeftovers(ours.dir);
+    assert.deepEqual(findLeftovers(ours.dir), []);
+    assert.equal(await softnicPid(domain), softnic);
+    assert.ok(isAlive(softnic));
+    // A stand-in for a device process that outlived its daemon, which ours do not.
+    const orphan = spawn('sleep', ['30'], { env: { ...process.env, ARRAKIS_DEVICE_OF: ours.dir } });
+    const stranger = spawn('sleep', ['30'], {
+      env: { ...process.env, ARRAKIS_DEVICE_OF: '/other' },
+    });
+    await until(() => findLeftovers(ours.dir).length === 1, 2000);
+    removeLeftovers(ours.dir);
+    await until(() => orphan.signalCode === 'SIGKILL', 2000);
+    assert.equal(stranger.exitCode, null);
+    assert.equal(stranger.signalCode, null);
+    stranger.kill('SIGKILL');
+    await domain.close();
+    await ours.close();
+    await theirs.close();
+  });
+
   test('SIGTERM removes socket, pid file and device process', async () => {
     const daemon = await TestDaemon.start();
     const domain = await daemon.connect();

@@ -26,10 +26,15 @@ const messageSchema = z.union([
   }),
 ]);
 
+/** In the environment of a device process: the run directory of its daemon. The proof of whose it is (leftovers.ts). */
+export const OWNER_VARIABLE = 'ARRAKIS_DEVICE_OF';
+
 export type DeviceMessage = Record<string, unknown>;
 
 export interface DeviceProcessOptions {
   readonly name: string;
+  /** Run directory of the daemon. */
+  readonly owner: string;
   /** The compiled entry point and its arguments. */
   readonly script: string;
   readonly args: readonly string[];
@@ -117,14 +122,14 @@ export class DeviceProcess {
 
   #start(): void {
     this.#restartTimer = null;
-    const { name, script, args, logFd, log } = this.#options;
+    const { name, script, args, logFd, log, owner } = this.#options;
     const [ours, theirs] = socketPair(SOCK_SEQPACKET);
     let child: ChildProcess;
     try {
       child = spawn(process.execPath, [script, ...args], {
         stdio: ['ignore', 'ignore', logFd, theirs],
-        // Nothing of the daemon's environment steers a device process.
-        env: { PATH: process.env.PATH ?? '/usr/bin:/bin' },
+        // Nothing of the daemon's environment steers a device process; it only says whose it is.
+        env: { PATH: process.env.PATH ?? '/usr/bin:/bin', [OWNER_VARIABLE]: owner },
       });
     } catch (error) {
       closeFd(ours);

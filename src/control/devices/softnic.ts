@@ -30,6 +30,8 @@ const LOCAL_MAC = 0x0200_0000_0000;
 
 export interface SoftNicOptions {
   readonly name: string;
+  /** Run directory of the daemon. */
+  readonly owner: string;
   /** The network that VNICs get addresses of; the host has `address` itself when there is an uplink. */
   readonly network: { address: number; prefix: number };
   readonly uplink: Uplink | null;
@@ -59,7 +61,7 @@ export class SoftNic implements NicDevice {
   #statistics: Promise<Map<number, Counters>> | null = null;
 
   constructor(options: SoftNicOptions) {
-    const { name, network, uplink, user, events, logFd } = options;
+    const { name, owner, network, uplink, user, events, logFd } = options;
     this.name = name;
     this.address = network.address;
     this.prefix = network.prefix;
@@ -69,6 +71,7 @@ export class SoftNic implements NicDevice {
     this.#events = events;
     this.#process = new DeviceProcess({
       name,
+      owner,
       script: options.script ?? softnicScript(),
       args: user === null ? [] : [`--user=${user.uid}:${user.gid}`],
       logFd,

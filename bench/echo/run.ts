@@ -3,7 +3,7 @@ import { runToJson, startNode } from '../processes.ts';
 import { type BenchRow, median } from '../stats.ts';
 import type { ClientJob, ClientResult } from './client.ts';
 import { VethLab } from './lab.ts';
-import { CLIENT_CPU, type EchoSystem, echoSystems } from './systems.ts';
+import { type EchoSystem, echoSystems } from './systems.ts';
 
 export interface EchoBenchOptions {
   repetitions: number;
@@ -22,7 +22,7 @@ export const ECHO_DEFAULTS = {
   repetitions: 3,
   roundTrips: 20_000,
   saturateMs: 2_000,
-  window: 512,
+  window: 256,
 } as const;
 
 const CLIENT_SLACK_MS = 60_000;
@@ -84,7 +84,7 @@ async function measureOnce(
       probeMs: PROBE_MS,
     };
     const client = startNode(new URL('./client.js', import.meta.url), server.client, {
-      cpus: [CLIENT_CPU],
+      ...(server.clientCpus === null ? {} : { cpus: server.clientCpus }),
       env: { ...server.clientEnv, ARRAKIS_BENCH: JSON.stringify(job) },
       ...(onVeth && lab !== null ? { network: lab.client.network } : {}),
     });

@@ -1,6 +1,7 @@
 /**
  * The servers that `arrakis bench echo` compares. Each says what it is, why it cannot run here (if so), starts, and
- * says how the client reaches it. All answer UDP port 7 of one address, on processor 0; the client is on 1.
+ * says how the client reaches it. On a wire the server has
+ * processor 0 and the client 1.
  */
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -13,8 +14,8 @@ import { ECHO_APP, LabDaemon, type VethLab } from './lab.ts';
 export const ECHO_PORT = 7;
 /** Kernel ports below 1024 are not for everyone: on loopback the echo has a high one. */
 const LOOPBACK_PORT = 20_007;
-export const SERVER_CPU = 0;
-export const CLIENT_CPU = 1;
+const SERVER_CPU = 0;
+const CLIENT_CPU = 1;
 /** The application's address where it has one of its own on the software NIC. */
 const SOFT_SERVER = '10.77.0.7';
 const SOFT_CLIENT = '10.77.0.8';
@@ -29,6 +30,8 @@ export interface Server {
   client: string[];
   clientAddress: string;
   clientEnv: Record<string, string>;
+  /** Null: any. */
+  clientCpus: readonly number[] | null;
   stop(): Promise<void>;
 }
 
@@ -60,6 +63,7 @@ function onVeth(lab: VethLab, stop: () => Promise<void>): Server {
     client: ['xdp', lab.client.interfaceName],
     clientAddress: formatIpv4(lab.client.address),
     clientEnv: {},
+    clientCpus: [CLIENT_CPU],
     stop,
   };
 }
@@ -77,6 +81,7 @@ function oneProcess(lab: VethLab | null, launch: (address: string) => Running): 
     client: ['kernel'],
     clientAddress: address,
     clientEnv: {},
+    clientCpus: [CLIENT_CPU],
     stop,
   };
 }
@@ -188,13 +193,15 @@ function softNic(): EchoSystem {
       'the software NIC, which copies and checks every packet twice, on the same two processors',
     missing: () => null,
     async start() {
-      const daemon = await LabDaemon.start(undefined, ['--no-tap']);
+      // Three processes on two processors: the device shares the client's, so that the server has its own.
+      const daemon = await LabDaemon.start(undefined, [
+        '--no-tap',
+        '--nic-cpu',
+        String(CLIENT_CPU),
+      ]);
       const user = isRoot() ? ['--user', 'nobody'] : [];
       const spec = `soft0,ip=${SOFT_SERVER}/24`;
-      const running = daemon.run(
-        ['--vnic', spec, '--cpu', String(SERVER_CPU), ...user, '--', ECHO_APP.pathname],
-        [SERVER_CPU],
-      );
+      const running = daemon.run(['--vnic', spec, ...user, '--', ECHO_APP.pathname]);
       return {
         address: SOFT_SERVER,
         port: ECHO_PORT,
@@ -202,6 +209,7 @@ function softNic(): EchoSystem {
         client: ['vnic', `soft0,ip=${SOFT_CLIENT}/24`],
         clientAddress: SOFT_CLIENT,
         clientEnv: daemon.env,
+        clientCpus: null,
         async stop() {
           await running.stop();
           await daemon.close();

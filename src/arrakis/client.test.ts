@@ -3,11 +3,11 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
+import { parseCpus } from '../base/cpus.ts';
 import { ArrakisError } from '../base/errors.ts';
 import { closeAll, closeFd, isOpen, openFds, setNonBlocking } from '../ffi/fd.ts';
 import { receiveMessage, SOCK_SEQPACKET, sendMessage, socketPair } from '../ffi/unix.ts';
 import { ControlChannel, openControlSocket } from './client.ts';
-import { parseCpus } from './domain.ts';
 
 const withCode = (code: string) => (error: unknown) =>
   error instanceof ArrakisError && error.code === code;

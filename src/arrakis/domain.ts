@@ -5,6 +5,7 @@
  * closes the domain says 'control-lost' and closes nothing; but the devices of a daemon that ended do not outlive it.
  */
 import { EventEmitter } from 'node:events';
+import { parseCpus } from '../base/cpus.ts';
 import { ArrakisError } from '../base/errors.ts';
 import {
   type ArgsOf,
@@ -142,23 +143,6 @@ export class Domain extends EventEmitter<DomainEvents> {
     }
     closeAll(fds);
   }
-}
-
-/** CPU numbers as in `ARRAKIS_CPUS`: `0`, `0,2`, `0-3`. Throws ARK_BAD_ARGUMENT. */
-export function parseCpus(text: string): number[] {
-  const cpus: number[] = [];
-  for (const part of text.split(',')) {
-    const match = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part);
-    const first = Number(match?.[1]);
-    const last = match?.[2] === undefined ? first : Number(match[2]);
-    if (match === null || last < first || last >= 1024) {
-      throw new ArrakisError('ARK_BAD_ARGUMENT', `"${text}" is not a list of CPUs`, {
-        hint: 'write it as 0, 0,2 or 0-3',
-      });
-    }
-    for (let cpu = first; cpu <= last; cpu++) cpus.push(cpu);
-  }
-  return cpus;
 }
 
 /**

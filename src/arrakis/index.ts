@@ -8,6 +8,7 @@ export {
   parseIpv4,
   parseMac,
 } from '../base/address.ts';
+export { parseCpus } from '../base/cpus.ts';
 export { ArrakisError, ERROR_CODES, type ErrorCode, SystemError } from '../base/errors.ts';
 export type { DeviceInfo, ObjectInfo } from '../control/protocol.ts';
 export { formatVnicSpec, parseVnicSpec, type VnicSpec } from '../control/vnic-spec.ts';
@@ -29,6 +30,6 @@ export {
   type UdpHandler,
 } from '../net/index.ts';
 export { type Answer, ControlChannel, openControlSocket } from './client.ts';
-export { type ConnectOptions, connect, Domain, parseCpus } from './domain.ts';
+export { type ConnectOptions, connect, Domain } from './domain.ts';
 export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
 export { Vnic } from './vnic.ts';

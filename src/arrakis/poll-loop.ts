@@ -6,11 +6,13 @@
  *         or until `turnUs` have passed           -> setImmediate, then spin on (timers, promises, sockets ran)
  *   sleep: arm the doorbell                       -> wait for it; when frames came meanwhile, spin at once
  *
+ * While it spins without work it offers its core to whoever else is runnable there: the device that it waits for may be.
  * The clock is read once in 32 polls, so a poll that finds nothing costs what `turn` costs. Nothing is allocated
  * per turn but what setImmediate takes, once in `turnUs`.
  */
 import { NIC_STATE, type NicQueue } from '../device/nic.ts';
 import { monotonicUs32 } from '../ffi/clock.ts';
+import { schedYield } from '../ffi/process.ts';
 import { FdWatch } from '../ffi/watch.ts';
 
 /** Polls between two looks at the clock; a power of two. */
@@ -20,7 +22,7 @@ const NO_DOORBELL_MS = 1;
 const WAIT_MS_MAX = 0x7fffffff;
 
 export interface PollLoopOptions {
-  /** Go to sleep after so long without work. Default 50. */
+  /** Go to sleep after so long without work. Default 200. */
   readonly spinUs?: number;
   /** Give the event loop a turn at least this often. Default 1000. */
   readonly turnUs?: number;
@@ -90,7 +92,7 @@ class Loop implements PollLoop {
   constructor(queue: LoopQueue, turn: () => number, options: PollLoopOptions) {
     this.#queue = queue;
     this.#turn = turn;
-    this.#spinUs = options.spinUs ?? 50;
+    this.#spinUs = options.spinUs ?? 200;
     this.#turnUs = options.turnUs ?? 1000;
     this.#clock = options.clock ?? monotonicUs32;
     this.#timeoutMs = options.timeoutMs ?? (() => -1);
@@ -134,6 +136,7 @@ class Loop implements PollLoop {
           this.#isIdle = true;
           this.#idleSinceUs = nowUs;
         } else if (((nowUs - this.#idleSinceUs) | 0) >= this.#spinUs && this.#sleep()) return false;
+        schedYield();
       }
       if (((nowUs - beginUs) | 0) >= this.#turnUs) return true;
     }

@@ -8,6 +8,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatIpv4, parseCidr } from '../base/address.ts';
+import { parseCpus } from '../base/cpus.ts';
 import { ArrakisError } from '../base/errors.ts';
 import { removeStaleLinks } from '../drivers/af-xdp/attach.ts';
 import { Daemon } from './daemon.ts';
@@ -20,12 +21,14 @@ import { logPath, runDirectory } from './paths.ts';
 import { errorToWire } from './protocol.ts';
 import { RunDirectory } from './run-directory.ts';
 
-const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]... [--log]
+const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]...
+         [--nic-cpu LIST] [--log]
   --dir DIR          run directory (ARRAKIS_DIR; root: /run/arrakis)
   --tap-address CIDR network of soft0 and the host's address on it (10.77.0.1/24)
   --tap-name NAME    interface of the host on that network (arrakis0); root only
   --no-tap           soft0 without the host
   --device IF        take this interface from the start; may be given again
+  --nic-cpu LIST     processors of the software NIC, such as 1 or 2-3 (any)
   --log              write the log to DIR/arrakisd.log instead of stderr
 `;
 /** "nobody", whom the software NIC becomes. */
@@ -37,6 +40,7 @@ interface Options {
   network: { address: number; prefix: number };
   tapName: string | null;
   interfaces: string[];
+  nicCpus: number[] | null;
   logToFile: boolean;
 }
 
@@ -49,6 +53,7 @@ function parseOptions(argv: string[]): Options {
       'tap-name': { type: 'string', default: 'arrakis0' },
       'no-tap': { type: 'boolean', default: false },
       device: { type: 'string', multiple: true, default: [] },
+      'nic-cpu': { type: 'string' },
       log: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -69,6 +74,7 @@ function parseOptions(argv: string[]): Options {
     network,
     tapName: values['no-tap'] || !root ? null : values['tap-name'],
     interfaces: values.device,
+    nicCpus: values['nic-cpu'] === undefined ? null : parseCpus(values['nic-cpu']),
     logToFile: values.log,
   };
 }
@@ -86,7 +92,7 @@ function openUplink({ tapName, network }: Options, log: Log): Uplink | null {
 }
 
 function start(options: Options, directory: RunDirectory): { daemon: Daemon; log: Log } {
-  const { dir, network, interfaces } = options;
+  const { dir, network, interfaces, nicCpus: cpus } = options;
   const logFd = options.logToFile ? fs.openSync(logPath(dir), 'a', 0o640) : STDERR;
   const log = logTo(logFd);
   const root = process.getuid!() === 0;
@@ -102,7 +108,8 @@ function start(options: Options, directory: RunDirectory): { daemon: Daemon; log
     log,
     openInterface: afXdpOpener(linkAlias(dir)),
     devices: [
-      (events) => new SoftNic({ name: 'soft0', owner: dir, network, uplink, user, logFd, events }),
+      (events) =>
+        new SoftNic({ name: 'soft0', owner: dir, network, uplink, user, cpus, logFd, events }),
     ],
     interfaces,
   });

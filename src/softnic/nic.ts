@@ -31,7 +31,7 @@ const FDS_MAX = 4;
 const REQUESTS_MAX = 16;
 /** Messages that wait for a control plane that does not read. More than this and it is taken for dead. */
 const OUTBOX_MAX = 4096;
-const SPIN_US_DEFAULT = 50;
+const SPIN_US_DEFAULT = 200;
 
 export class SoftNic implements LoopHost, BackendHost {
   readonly arena = new Arena();

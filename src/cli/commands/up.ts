@@ -22,6 +22,7 @@ interface UpOptions {
   tapAddress?: string;
   tapName?: string;
   device?: string[];
+  nicCpu?: string;
 }
 
 export function registerUp(program: Command): void {
@@ -34,6 +35,7 @@ export function registerUp(program: Command): void {
     .option('--tap-name <name>', 'its name (default: arrakis0)')
     .option('--tap-address <cidr>', 'its address and network (default: 10.77.0.1/24)')
     .option('--device <interface...>', 'take these interfaces from the start')
+    .option('--nic-cpu <list>', 'processors of the software NIC, such as 1 or 2-3 (default: any)')
     .action(up);
   program
     .command('down')
@@ -50,6 +52,7 @@ function daemonArguments(options: UpOptions): string[] {
   if (!options.tap) args.push('--no-tap');
   if (options.tapName !== undefined) args.push('--tap-name', options.tapName);
   if (options.tapAddress !== undefined) args.push('--tap-address', options.tapAddress);
+  if (options.nicCpu !== undefined) args.push('--nic-cpu', options.nicCpu);
   for (const device of options.device ?? []) args.push('--device', device);
   return args;
 }

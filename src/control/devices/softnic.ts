@@ -37,6 +37,8 @@ export interface SoftNicOptions {
   readonly uplink: Uplink | null;
   /** Whom the process becomes, when the daemon is root. */
   readonly user: { uid: number; gid: number } | null;
+  /** Processors to run on; null: any. */
+  readonly cpus: readonly number[] | null;
   readonly logFd: number;
   readonly events: DeviceEvents;
   /** Compiled entry point of the process. */
@@ -58,6 +60,7 @@ export class SoftNic implements NicDevice {
   readonly #process: DeviceProcess;
   readonly #events: DeviceEvents;
   readonly #uplink: Uplink | null;
+  readonly #cpus: readonly number[] | null;
   #statistics: Promise<Map<number, Counters>> | null = null;
 
   constructor(options: SoftNicOptions) {
@@ -68,6 +71,7 @@ export class SoftNic implements NicDevice {
     this.mac = uplink?.mac ?? 0;
     this.gateway = uplink === null ? 0 : network.address;
     this.#uplink = uplink;
+    this.#cpus = options.cpus;
     this.#events = events;
     this.#process = new DeviceProcess({
       name,
@@ -161,14 +165,19 @@ export class SoftNic implements NicDevice {
     );
   }
 
+  /** The first requests of a new process; not awaited, since requests are served in order. */
   #onStart(): void {
-    const uplink = this.#uplink;
-    if (uplink === null) return;
-    // The first request of a new process; not awaited, since requests are served in order.
     setImmediate(() => {
-      this.#process
-        .request('uplink', { mac: uplink.mac }, [uplink.fd])
-        .catch((error: Error) => this.#events.log('error', 'no uplink', { error: error.message }));
+      const cpus = this.#cpus;
+      if (cpus !== null) this.#setUp('affinity', { cpus }, []);
+      const uplink = this.#uplink;
+      if (uplink !== null) this.#setUp('uplink', { mac: uplink.mac }, [uplink.fd]);
+    });
+  }
+
+  #setUp(op: string, args: Record<string, unknown>, fds: readonly number[]): void {
+    this.#process.request(op, args, fds).catch((error: Error) => {
+      this.#events.log('error', `the device refused ${op}`, { error: error.message });
     });
   }
 

@@ -9,6 +9,8 @@ export const PACKAGES = {
   'iputils-ping': 'ping as a peer',
   tcpdump: 'reads our captures',
   'dpdk-dev': 'dpdk-testpmd as a vhost-user peer',
+  'qemu-system-x86': 'a guest on a port of the software NIC',
+  'ipxe-qemu': 'the boot ROM that is that guest',
   gcc: 'compiles the C peers of the benchmarks',
   'libc6-dev': 'headers for the C peers',
   strace: 'shows that the data path makes no system calls',

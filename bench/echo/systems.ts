@@ -1,7 +1,6 @@
 /**
  * The servers that `arrakis bench echo` compares. Each says what it is, why it cannot run here (if so), starts, and
- * says how the client reaches it. On a wire the server has
- * processor 0 and the client 1.
+ * says how the client reaches it. On a wire the server has processor 0 and the client 1.
  */
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';

@@ -49,7 +49,10 @@ const request = z.discriminatedUnion('op', [
     /** Map client memory that is not sealed: DPDK and QEMU do not seal. Such a client can end the device. */
     allowUnsealed: z.boolean().default(false),
     /** Listen here. Without it, the message carries a connected socket. */
-    listen: z.string().min(1).optional(),
+    listen: z
+      .string()
+      .regex(/^[^\0]+$/)
+      .optional(),
     /** Permissions of the listening socket's file. */
     mode: z.number().int().min(0).max(0o777).default(0o600),
   }),

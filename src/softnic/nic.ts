@@ -3,7 +3,7 @@
  * it was handed. A request is decoded first, then done; what fails half-way is undone and reported.
  */
 import fs from 'node:fs';
-import { ArrakisError, isErrno } from '../base/errors.ts';
+import { ArrakisError, isErrno, SystemError } from '../base/errors.ts';
 import { namedDrops } from '../device/drops.ts';
 import { Arena } from '../ffi/arena.ts';
 import { closeAll, closeFd, setNonBlocking } from '../ffi/fd.ts';
@@ -178,7 +178,7 @@ export class SoftNic implements LoopHost, BackendHost {
     if (port.listenFd >= 0) {
       this.watches.remove(port.listenFd);
       closeFd(port.listenFd);
-      fs.rmSync(port.listenPath, { force: true });
+      removeSocket(port.listenPath);
     }
     this.#disconnect(port, 'the port was removed');
     this.#setPorts(this.ports.filter((p) => p !== port));
@@ -264,8 +264,30 @@ export class SoftNic implements LoopHost, BackendHost {
 
 /** A listening socket at `path`; one that a dead process left there is replaced. */
 function listenAt(path: string, mode: number): number {
-  if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) fs.rmSync(path);
-  const fd = listenUnix(path, SOCK_STREAM);
-  fs.chmodSync(path, mode);
-  return fd;
+  try {
+    if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) fs.rmSync(path);
+    const fd = listenUnix(path, SOCK_STREAM);
+    try {
+      fs.chmodSync(path, mode);
+    } catch (error) {
+      closeFd(fd);
+      removeSocket(path);
+      throw error;
+    }
+    return fd;
+  } catch (error) {
+    // A path that cannot be used is the request's failure, not the device's.
+    const { syscall, code } = error as NodeJS.ErrnoException;
+    if (error instanceof ArrakisError || syscall === undefined || code === undefined) throw error;
+    throw new SystemError(syscall, code, [path]);
+  }
+}
+
+/** A socket in a directory that we may not write any more stays: whoever listens there next replaces it. */
+function removeSocket(path: string): void {
+  try {
+    fs.rmSync(path, { force: true });
+  } catch {
+    // Nobody serves it.
+  }
 }

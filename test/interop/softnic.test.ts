@@ -402,6 +402,9 @@ describe('the control channel', () => {
       [{ ...port, mtu: 20 }, 'ARK_BAD_ARGUMENT'],
       [{ ...port, surplus: 1 }, 'ARK_BAD_ARGUMENT'],
       [{ ...port, listen: '/no/such/directory/sock' }, 'ARK_SYSCALL'],
+      // Even looking whether it is there fails.
+      [{ ...port, listen: `/${'x'.repeat(300)}` }, 'ARK_SYSCALL'],
+      [{ ...port, listen: '/a\0b' }, 'ARK_BAD_ARGUMENT'],
       [{ ...port, filters: [{ ...anyFilter(1), portFirst: 2, portLast: 1 }] }, 'ARK_BAD_ARGUMENT'],
       [{ op: 'removePort', port: 9 }, 'ARK_NOT_FOUND'],
       [{ op: 'setFilters', port: 9, filters: [] }, 'ARK_NOT_FOUND'],

@@ -227,3 +227,9 @@ test('limits on VNICs hold', async () => {
   }
   await assert.rejects(ask(root, 'vnic.open', { spec: { device: 'soft0' } }), code('ARK_LIMIT'));
 });
+
+test('a device that does not let go in order does not hold up the end', async () => {
+  nic.close = () => Promise.reject(new Error('no'));
+  await plane.devices.closeAll();
+  assert.deepEqual(plane.devices.list(), []);
+});

@@ -62,14 +62,14 @@ export class DeviceTable {
   /** Let go of interfaces that nobody needs. */
   sweep(): void {
     for (const [name, { device, holders, keep }] of this.#entries) {
-      if (!keep && holders === 0) this.#drop(name, device);
+      if (!keep && holders === 0) void this.#drop(name, device);
     }
   }
 
   /** The interface is no more: an equally named one that comes later is another device. */
   forget(name: string): void {
     const entry = this.#entries.get(name);
-    if (entry !== undefined) this.#drop(name, entry.device);
+    if (entry !== undefined) void this.#drop(name, entry.device);
   }
 
   list(): DeviceInfo[] {
@@ -77,19 +77,21 @@ export class DeviceTable {
   }
 
   async closeAll(): Promise<void> {
-    const devices = [...this.#entries.values()].map((entry) => entry.device);
-    this.#entries.clear();
-    await Promise.all(devices.map((device) => device.close()));
+    await Promise.all([...this.#entries].map(([name, { device }]) => this.#drop(name, device)));
   }
 
-  #drop(name: string, device: NicDevice): void {
+  /** A device that does not let go in order is logged: nothing else waits for it in vain, the daemon's end neither. */
+  async #drop(name: string, device: NicDevice): Promise<void> {
     this.#entries.delete(name);
-    device
-      .close()
-      .catch((error: Error) =>
-        this.#log('error', 'device close failed', { device: name, error: error.message }),
-      );
-    this.#log('info', 'device closed', { device: name });
+    try {
+      await device.close();
+      this.#log('info', 'device closed', { device: name });
+    } catch (error) {
+      this.#log('error', 'device close failed', {
+        device: name,
+        error: (error as Error).message,
+      });
+    }
   }
 }
 

@@ -103,8 +103,11 @@ export class Domain extends EventEmitter<DomainEvents> {
 
   /** Close every VNIC and the connection. Idempotent. */
   async close(): Promise<void> {
-    await Promise.all(this.vnics.map((vnic) => vnic.close()));
-    this.#channel.close();
+    try {
+      await Promise.all(this.vnics.map((vnic) => vnic.close()));
+    } finally {
+      this.#channel.close();
+    }
   }
 
   #openArgs(spec: string | VnicSpec | undefined): ArgsOf<'vnic.open'> {

@@ -24,11 +24,7 @@ const DRAIN_MAX = 100_000;
  * process alive until `close`, which is idempotent; `onChange` may call it.
  */
 export function watchLinks(onChange: (event: LinkEvent) => void): { close(): void } {
-  const events = new NetlinkSocket(RTMGRP_LINK);
-  // A second socket: answers to a listing must not mix with announcements.
-  const queries = new NetlinkSocket();
-  const known = new Map<number, Link>();
-  for (const link of listLinks(queries)) known.set(link.index, link);
+  const { events, queries, known } = openSockets();
   let open = true;
 
   function report(type: LinkEvent['type'], link: Link): void {
@@ -71,4 +67,23 @@ export function watchLinks(onChange: (event: LinkEvent) => void): { close(): voi
       queries.close();
     },
   };
+}
+
+/** Announcements from before the list was made on, and a second socket, whose answers must not mix with them. */
+function openSockets(): {
+  events: NetlinkSocket;
+  queries: NetlinkSocket;
+  known: Map<number, Link>;
+} {
+  const events = new NetlinkSocket(RTMGRP_LINK);
+  let queries: NetlinkSocket | null = null;
+  try {
+    queries = new NetlinkSocket();
+    const known = new Map(listLinks(queries).map((link) => [link.index, link]));
+    return { events, queries, known };
+  } catch (error) {
+    events.close();
+    queries?.close();
+    throw error;
+  }
 }

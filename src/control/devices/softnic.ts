@@ -10,7 +10,7 @@ import type { Mac } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import type { FlowFilter } from '../../device/filter.ts';
 import { createRegion, type VirtioGrant, virtioGeometry } from '../../drivers/virtio/attach.ts';
-import { closeFd } from '../../ffi/fd.ts';
+import { closeAll, closeFd } from '../../ffi/fd.ts';
 import { SOCK_STREAM, socketPair } from '../../ffi/unix.ts';
 import type {
   Attachment,
@@ -100,7 +100,7 @@ export class SoftNic implements NicDevice {
     try {
       await this.#addPort(request, grant, {}, [device]);
     } catch (error) {
-      for (const fd of fds) closeFd(fd);
+      closeAll(fds);
       throw error;
     } finally {
       closeFd(device);
@@ -218,7 +218,7 @@ class Port implements Attachment {
   handedOver(): void {
     if (!this.#holdsFds) return;
     this.#holdsFds = false;
-    for (const fd of this.fds) closeFd(fd);
+    closeAll(this.fds);
   }
 
   async setFilters(filters: readonly FlowFilter[]): Promise<void> {

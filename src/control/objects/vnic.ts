@@ -55,7 +55,8 @@ export class Vnic implements ControlObject {
   attachment: Attachment | null = null;
   removed = false;
   opened = 0;
-  #partIds: number[] = [];
+  /** Ids of its queue, doorbell and region while it is open. */
+  parts: readonly number[] = [];
   /** Ends when the device has let go, while closing. */
   released: Promise<void> = Promise.resolve();
 
@@ -84,14 +85,6 @@ export class Vnic implements ControlObject {
   /** The other end belongs to a program that is not ours. */
   get foreign(): boolean {
     return this.path !== null;
-  }
-
-  set parts(ids: number[]) {
-    this.#partIds = ids;
-  }
-
-  get parts(): readonly number[] {
-    return this.#partIds;
   }
 
   detail(): ObjectInfo['detail'] {
@@ -124,7 +117,7 @@ export const claimsOf = (plane: ControlPlane): Claim[] =>
     device: vnic.device.name,
     name: vnic.name,
     ownerText: ownerText(vnic.domain),
-    filters: vnic.filters.length > 0 ? [...vnic.granted, ...vnic.filters] : vnic.granted,
+    filters: [...vnic.granted, ...vnic.filters],
   }));
 
 const ownerText = (domain: Domain): string =>

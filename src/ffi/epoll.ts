@@ -22,7 +22,6 @@ const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 export const EPOLLIN = 0x001;
-export const EPOLLHUP = 0x010;
 export const EPOLLRDHUP = 0x2000;
 /** Report a change once: for descriptors that are never read, such as another process's eventfd. */
 export const EPOLLET = 0x8000_0000;

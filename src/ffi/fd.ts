@@ -8,7 +8,8 @@ const eventfdCall = bind<(initial: number, flags: number) => number>('eventfd', 
   'uint',
   'int',
 ]);
-const fcntl = bind<(fd: number, command: number, arg: number) => number>('fcntl', 'int', [
+/** `fcntl(fd, command, argument)`; -1 and errno on failure. Unchecked. */
+export const fcntl = bind<(fd: number, command: number, arg: number) => number>('fcntl', 'int', [
   'int',
   'int',
   'int',
@@ -54,7 +55,6 @@ const LOCK_EX = 2;
 const LOCK_NB = 4;
 
 export const POLLIN = 1;
-export const POLLOUT = 4;
 export const POLLERR = 8;
 export const POLLHUP = 16;
 

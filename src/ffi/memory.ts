@@ -6,22 +6,21 @@
  *   it puts empty private pages in its place, and stale views read zeros.
  */
 import { ArrakisError } from '../base/errors.ts';
-import { closeFd } from './fd.ts';
+import { closeFd, fcntl } from './fd.ts';
 import { bind, check, viewOf } from './libc.ts';
 
 const mmap = bind<
   (addr: number, length: number, prot: number, flags: number, fd: number, offset: number) => number
 >('mmap', 'intptr_t', ['uintptr_t', 'size_t', 'int', 'int', 'int', 'long']);
+const munmap = bind<(addr: number, length: number) => number>('munmap', 'int', [
+  'uintptr_t',
+  'size_t',
+]);
 const memfdCreateCall = bind<(name: string, flags: number) => number>('memfd_create', 'int', [
   'str',
   'uint',
 ]);
 const ftruncate = bind<(fd: number, length: number) => number>('ftruncate', 'int', ['int', 'long']);
-const fcntl = bind<(fd: number, command: number, arg: number) => number>('fcntl', 'int', [
-  'int',
-  'int',
-  'int',
-]);
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -35,9 +34,8 @@ const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
-export const F_SEAL_SEAL = 1;
-export const F_SEAL_SHRINK = 2;
-export const F_SEAL_GROW = 4;
+const F_SEAL_SHRINK = 2;
+const F_SEAL_GROW = 4;
 
 /** A mapping of this process. `address` is its machine address; `buffer` the same bytes for JavaScript. */
 export class Mapping {
@@ -50,10 +48,6 @@ export class Mapping {
     this.address = address;
     this.length = length;
     this.buffer = viewOf(address, length);
-  }
-
-  get released(): boolean {
-    return this.#released;
   }
 
   /** Give the memory back. Idempotent. Views of `buffer` stay harmless: they read zeros from now on. */
@@ -75,6 +69,21 @@ export function mapShared(fd: number, length: number, offset = 0, populate = fal
     `offset ${offset}`,
   );
   return new Mapping(address, length);
+}
+
+/** Run `use` with the address of the first `length` bytes of `fd`, mapped for as long as that takes. */
+export function withMapped(fd: number, length: number, use: (address: number) => void): void {
+  const address = check(
+    mmap(0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0),
+    'mmap',
+    `fd ${fd}`,
+    length,
+  );
+  try {
+    use(address);
+  } finally {
+    munmap(address, length);
+  }
 }
 
 /** An address range of `length` bytes that holds empty private pages and costs nothing until it is used. */
@@ -100,18 +109,6 @@ export function mapZeroAt(address: number, length: number): void {
   check(mmap(address, length, PROT_READ | PROT_WRITE, flags, -1, 0), 'mmap', 'MAP_FIXED', length);
 }
 
-/** Private zeroed memory outside the JavaScript heap. */
-export function mapPrivate(length: number): Mapping {
-  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
-  const address = check(
-    mmap(0, length, PROT_READ | PROT_WRITE, flags, -1, 0),
-    'mmap',
-    'anonymous',
-    length,
-  );
-  return new Mapping(address, length);
-}
-
 /** A new zeroed memfd of `length` bytes, sealed against shrinking and growing. The caller owns the descriptor. */
 export function memfdSealed(name: string, length: number): number {
   const fd = check(memfdCreateCall(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
@@ -125,14 +122,10 @@ export function memfdSealed(name: string, length: number): number {
   return fd;
 }
 
-/** Seals of a memfd as a bit set; -1 when `fd` is not memory that can have seals. */
-export function sealsOf(fd: number): number {
-  return fcntl(fd, F_GET_SEALS, 0);
-}
-
 /** Throws unless the owner of `fd` can no longer shrink it under us. */
 export function requireSealed(fd: number): void {
-  const seals = sealsOf(fd);
+  // -1 when `fd` is not memory that can have seals.
+  const seals = fcntl(fd, F_GET_SEALS, 0);
   if (seals < 0 || (seals & F_SEAL_SHRINK) === 0) {
     throw new ArrakisError(
       'ARK_NOT_PERMITTED',

@@ -4,12 +4,8 @@
  */
 import fs from 'node:fs';
 import { closeFd } from './fd.ts';
-import { bind, check } from './libc.ts';
 import { linkByName, setLinkUp } from './netlink/index.ts';
-import { unshareNetwork } from './process.ts';
-
-const setns = bind<(fd: number, type: number) => number>('setns', 'int', ['int', 'int']);
-const CLONE_NEWNET = 0x40000000;
+import { setNetwork, unshareNetwork } from './process.ts';
 
 const openOwn = (): number => fs.openSync('/proc/thread-self/ns/net', 'r');
 
@@ -30,7 +26,7 @@ export class NetworkNamespace {
         setLinkUp(linkByName('lo')!.index);
         return made;
       } finally {
-        check(setns(home, CLONE_NEWNET), 'setns', 'home');
+        setNetwork(home, 'home');
       }
     } finally {
       closeFd(home);
@@ -49,11 +45,11 @@ export class NetworkNamespace {
   run<T>(body: () => T): T {
     const home = openOwn();
     try {
-      check(setns(this.#fd, CLONE_NEWNET), 'setns', this.#fd);
+      setNetwork(this.#fd);
       try {
         return body();
       } finally {
-        check(setns(home, CLONE_NEWNET), 'setns', 'home');
+        setNetwork(home, 'home');
       }
     } finally {
       closeFd(home);

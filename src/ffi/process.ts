@@ -62,11 +62,16 @@ export function unshareNetwork(): void {
   check(unshareCall(CLONE_NEWNET), 'unshare', 'CLONE_NEWNET');
 }
 
+/** Put the calling thread in the network namespace that `fd` refers to, called `name` in messages. */
+export function setNetwork(fd: number, name: string | number = fd): void {
+  check(setnsCall(fd, CLONE_NEWNET), 'setns', name);
+}
+
 /** Put the calling thread in the network namespace at `path`, such as /proc/PID/ns/net. */
 export function enterNetwork(path: string): void {
   const fd = fs.openSync(path, 'r');
   try {
-    check(setnsCall(fd, CLONE_NEWNET), 'setns', path);
+    setNetwork(fd, path);
   } finally {
     closeFd(fd);
   }

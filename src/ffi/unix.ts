@@ -5,25 +5,21 @@
 import { ArrakisError, SystemError } from '../base/errors.ts';
 import { closeAll, closeFd } from './fd.ts';
 import { addressOf, bind, check, EAGAIN, EINTR, errno, errnoName } from './libc.ts';
+import {
+  AF_UNIX,
+  bindSocket,
+  connectSocket,
+  getsockopt,
+  openSocket,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  setSocketOption,
+  setsockopt,
+} from './socket.ts';
 
-const socketCall = bind<(domain: number, type: number, protocol: number) => number>(
-  'socket',
-  'int',
-  ['int', 'int', 'int'],
-);
 const socketpairCall = bind<
   (domain: number, type: number, protocol: number, out: Uint8Array) => number
 >('socketpair', 'int', ['int', 'int', 'int', 'void *']);
-const bindCall = bind<(fd: number, address: Uint8Array, length: number) => number>('bind', 'int', [
-  'int',
-  'void *',
-  'uint',
-]);
-const connectCall = bind<(fd: number, address: Uint8Array, length: number) => number>(
-  'connect',
-  'int',
-  ['int', 'void *', 'uint'],
-);
 const listenCall = bind<(fd: number, backlog: number) => number>('listen', 'int', ['int', 'int']);
 const accept4 = bind<(fd: number, address: number, length: number, flags: number) => number>(
   'accept4',
@@ -40,17 +36,8 @@ const recvmsg = bind<(fd: number, header: Uint8Array, flags: number) => number>(
   'void *',
   'int',
 ]);
-const getsockopt = bind<
-  (fd: number, level: number, option: number, value: Uint8Array, length: Uint8Array) => number
->('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *']);
-const setsockopt = bind<
-  (fd: number, level: number, option: number, value: Uint8Array, length: number) => number
->('setsockopt', 'int', ['int', 'int', 'int', 'void *', 'uint']);
 const shutdownCall = bind<(fd: number, how: number) => number>('shutdown', 'int', ['int', 'int']);
 
-const AF_UNIX = 1;
-const SOCK_CLOEXEC = 0o2000000;
-const SOCK_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
 const SO_PASSCRED = 16;
 const SO_PEERCRED = 17;
@@ -109,13 +96,9 @@ export function socketPair(type: SocketType): [number, number] {
 /** A listening, non-blocking socket at `path`, which must not exist. */
 export function listenUnix(path: string, type: SocketType, backlog = 64): number {
   const address = sockaddr(path);
-  const fd = check(
-    socketCall(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
-    'socket',
-    'AF_UNIX',
-  );
+  const fd = openSocket(AF_UNIX, type, 0, { nonBlocking: true });
   try {
-    check(bindCall(fd, address, address.length), 'bind', path);
+    bindSocket(fd, address, path);
     check(listenCall(fd, backlog), 'listen', path, backlog);
   } catch (error) {
     closeFd(fd);
@@ -127,9 +110,9 @@ export function listenUnix(path: string, type: SocketType, backlog = 64): number
 /** A blocking socket connected to `path`. */
 export function connectUnix(path: string, type: SocketType): number {
   const address = sockaddr(path);
-  const fd = check(socketCall(AF_UNIX, type | SOCK_CLOEXEC, 0), 'socket', 'AF_UNIX');
+  const fd = openSocket(AF_UNIX, type, 0);
   try {
-    check(connectCall(fd, address, address.length), 'connect', path);
+    connectSocket(fd, address, path);
   } catch (error) {
     closeFd(fd);
     throw error;
@@ -150,9 +133,7 @@ export function acceptUnix(fd: number): number {
 
 /** Have every received message carry its sender's credentials. */
 export function passCredentials(fd: number): void {
-  const on = Buffer.alloc(4);
-  on.writeInt32LE(1);
-  check(setsockopt(fd, SOL_SOCKET, SO_PASSCRED, on, 4), 'setsockopt', fd, 'SO_PASSCRED');
+  setSocketOption(fd, SOL_SOCKET, SO_PASSCRED, 1, 'SO_PASSCRED');
 }
 
 /** Credentials of the process that connected, or made the pair. */

@@ -4,34 +4,20 @@
  * Making one takes privilege: `openXsk` registers the packet memory and binds to a queue. Using one does not:
  * `xskRingOffsets`, `mapXskRing`, `xskSend` and `xskReceive` work on a socket that was passed to us.
  */
-import { SystemError } from '../base/errors.ts';
+import { isErrno, SystemError } from '../base/errors.ts';
 import { closeFd, pollOne } from './fd.ts';
 import { bind, check, errnoName } from './libc.ts';
-import { type Mapping, mapShared } from './memory.ts';
+import { type Mapping, mapShared, withMapped } from './memory.ts';
+import {
+  AF_XDP,
+  bindCall,
+  getsockopt,
+  openSocket,
+  SOCK_RAW,
+  setSocketOption,
+  setsockopt,
+} from './socket.ts';
 
-const socketCall = bind<(domain: number, type: number, protocol: number) => number>(
-  'socket',
-  'int',
-  ['int', 'int', 'int'],
-);
-const bindCall = bind<(fd: number, address: Uint8Array, length: number) => number>('bind', 'int', [
-  'int',
-  'void *',
-  'uint',
-]);
-const getsockopt = bind<
-  (fd: number, level: number, option: number, value: Uint8Array, length: Uint8Array) => number
->('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *']);
-const setsockopt = bind<
-  (fd: number, level: number, option: number, value: Uint8Array, length: number) => number
->('setsockopt', 'int', ['int', 'int', 'int', 'void *', 'uint']);
-const mmapCall = bind<
-  (addr: number, length: number, prot: number, flags: number, fd: number, offset: number) => number
->('mmap', 'intptr_t', ['uintptr_t', 'size_t', 'int', 'int', 'int', 'long']);
-const munmap = bind<(addr: number, length: number) => number>('munmap', 'int', [
-  'uintptr_t',
-  'size_t',
-]);
 const sendto = bind<
   (fd: number, data: number, length: number, flags: number, addr: number, size: number) => number
 >('sendto', 'long', ['int', 'uintptr_t', 'size_t', 'int', 'uintptr_t', 'uint']);
@@ -39,13 +25,7 @@ const recvfrom = bind<
   (fd: number, data: number, length: number, flags: number, addr: number, size: number) => number
 >('recvfrom', 'long', ['int', 'uintptr_t', 'size_t', 'int', 'uintptr_t', 'uintptr_t']);
 
-const AF_XDP = 44;
-const SOCK_RAW = 3;
-const SOCK_CLOEXEC = 0o2000000;
 const SOL_XDP = 283;
-const PROT_READ = 1;
-const PROT_WRITE = 2;
-const MAP_SHARED = 1;
 const MSG_DONTWAIT = 0x40;
 
 const XDP_MMAP_OFFSETS = 1;
@@ -99,16 +79,13 @@ export interface XskOptions {
  * zero-copy when the driver can. SystemError of `bind`: EBUSY when the queue is taken, EINVAL when there is none.
  */
 export function openXsk(options: XskOptions): number {
-  const fd = check(socketCall(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0), 'socket', 'AF_XDP');
+  const fd = openSocket(AF_XDP, SOCK_RAW, 0);
   try {
     registerUmem(fd, options);
-    const size = Buffer.alloc(4);
-    size.writeUInt32LE(options.ringSize);
     for (const ring of XSK_RINGS) {
-      check(setsockopt(fd, SOL_XDP, RING_OPTION[ring], size, 4), 'setsockopt', `${ring} ring`);
+      setSocketOption(fd, SOL_XDP, RING_OPTION[ring], options.ringSize, `${ring} ring`);
     }
-    // One call may then send a full ring instead of 32 frames. Kernels before 6.18 do not know it: no harm.
-    setsockopt(fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, size, 4);
+    allowLongSends(fd, options.ringSize);
     bindXsk(fd, options);
   } catch (error) {
     closeFd(fd);
@@ -117,25 +94,28 @@ export function openXsk(options: XskOptions): number {
   return fd;
 }
 
+/** One call may then send a full ring instead of 32 frames. Kernels before 6.18 do not know it: no harm. */
+function allowLongSends(fd: number, frames: number): void {
+  const value = Buffer.alloc(4);
+  value.writeUInt32LE(frames);
+  setsockopt(fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, value, 4);
+}
+
 /** The kernel pins the pages and needs our mapping only during the call. */
 function registerUmem(fd: number, options: XskOptions): void {
   const { memfd, regionBytes } = options;
-  const prot = PROT_READ | PROT_WRITE;
-  const address = check(mmapCall(0, regionBytes, prot, MAP_SHARED, memfd, 0), 'mmap', 'umem');
   const reg = Buffer.alloc(UMEM_REG_SIZES[0]);
-  reg.writeBigUInt64LE(BigInt(address), 0);
   reg.writeBigUInt64LE(BigInt(regionBytes), 8);
   reg.writeUInt32LE(options.frameSize, 16);
-  try {
+  withMapped(memfd, regionBytes, (address) => {
+    reg.writeBigUInt64LE(BigInt(address), 0);
     let result = -1;
     for (const size of UMEM_REG_SIZES) {
       result = setsockopt(fd, SOL_XDP, XDP_UMEM_REG, reg, size);
       if (result >= 0 || errnoName() !== 'EINVAL') break;
     }
     check(result, 'setsockopt', 'XDP_UMEM_REG', `${regionBytes} bytes`, options.frameSize);
-  } finally {
-    munmap(address, regionBytes);
-  }
+  });
 }
 
 /** A socket that was just closed lets go of its queue a moment later, in a kernel worker. */
@@ -236,8 +216,10 @@ export const xskReceive = (fd: number): number => recvfrom(fd, 0, 0, MSG_DONTWAI
 
 /** Whether this process can make AF_XDP sockets: `denied` when only the privilege is missing. */
 export function probeXsk(): 'ok' | 'denied' | 'absent' {
-  const fd = socketCall(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
-  if (fd < 0) return errnoName() === 'EPERM' ? 'denied' : 'absent';
-  closeFd(fd);
-  return 'ok';
+  try {
+    closeFd(openSocket(AF_XDP, SOCK_RAW, 0));
+    return 'ok';
+  } catch (error) {
+    return isErrno(error, 'EPERM') ? 'denied' : 'absent';
+  }
 }

@@ -38,10 +38,6 @@ export const senderMacHi = (frame: DataView, at: number): number =>
 export const senderMacLo = (frame: DataView, at: number): number =>
   frame.getInt32(at + SENDER_MAC + 2);
 export const senderIp = (frame: DataView, at: number): number => frame.getInt32(at + SENDER_IP);
-export const targetMacHi = (frame: DataView, at: number): number =>
-  frame.getUint16(at + TARGET_MAC);
-export const targetMacLo = (frame: DataView, at: number): number =>
-  frame.getInt32(at + TARGET_MAC + 2);
 export const targetIp = (frame: DataView, at: number): number => frame.getInt32(at + TARGET_IP);
 
 /** Write the fixed part and the operation; sender and target follow with `setSender` and `setTarget`. */

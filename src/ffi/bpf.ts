@@ -7,7 +7,7 @@
 import fs from 'node:fs';
 import { ArrakisError, SystemError } from '../base/errors.ts';
 import { closeFd } from './fd.ts';
-import { addressOf, bind, check, errnoName } from './libc.ts';
+import { addressOf, bind, check, errnoName, keepAlive } from './libc.ts';
 
 const syscall = bind<(number: number, command: number, attr: Uint8Array, size: number) => number>(
   'syscall',
@@ -61,8 +61,11 @@ export class VerifierError extends ArrakisError {
   }
 }
 
-function bpf(command: number, attr: Buffer): number {
-  return syscall(SYS_BPF, command, attr, attr.length);
+/** `operands` are the buffers whose addresses stand in `attr`. */
+function bpf(command: number, attr: Buffer, ...operands: unknown[]): number {
+  const result = syscall(SYS_BPF, command, attr, attr.length);
+  keepAlive(...operands);
+  return result;
 }
 
 function writePointer(attr: Buffer, at: number, target: Uint8Array): void {
@@ -90,14 +93,13 @@ export function createMap(spec: MapSpec): number {
   return fd;
 }
 
-// Operands of element calls. They outlive the call because `element` returns only after it.
 function element(command: number, fd: number, key: Buffer, value: Buffer | null, flags: number) {
   const attr = Buffer.alloc(ATTR_SIZE);
   attr.writeUInt32LE(fd, 0);
   writePointer(attr, 8, key);
   if (value !== null) writePointer(attr, 16, value);
   attr.writeUInt32LE(flags, 24);
-  return bpf(command, attr);
+  return bpf(command, attr, key, value);
 }
 
 /** Set `key` to `value`; with `create`, only when it is not there yet (EEXIST otherwise). */
@@ -178,23 +180,23 @@ export function loadXdpProgram(name: string, instructions: Uint8Array): number {
   writePointer(attr, 16, license);
   writeName(attr, 48, name);
   attr.writeUInt32LE(ATTACH_TYPE_XDP, 68);
-  const fd = bpf(PROG_LOAD, attr);
+  const fd = bpf(PROG_LOAD, attr, code, license);
   if (fd >= 0) return fd;
   const reason = errnoName();
   if (reason === 'EPERM') {
     const hint = 'run it as root, or with CAP_BPF and CAP_NET_ADMIN';
     throw new SystemError('bpf', reason, ['PROG_LOAD', name], hint);
   }
-  return explain(name, attr, reason);
+  return explain(name, attr, reason, [code, license]);
 }
 
-function explain(name: string, attr: Buffer, reason: string): number {
+function explain(name: string, attr: Buffer, reason: string, operands: readonly Buffer[]): number {
   for (let size = LOG_BYTES_FIRST; ; size *= 8) {
     const log = Buffer.alloc(size);
     attr.writeUInt32LE(1, 24);
     attr.writeUInt32LE(size, 28);
     writePointer(attr, 32, log);
-    const fd = bpf(PROG_LOAD, attr);
+    const fd = bpf(PROG_LOAD, attr, log, ...operands);
     if (fd >= 0) return fd;
     if (errnoName() === 'ENOSPC' && size < LOG_BYTES_MAX) continue;
     const end = log.indexOf(0);
@@ -223,7 +225,7 @@ export function programName(id: number): string {
   query.writeUInt32LE(fd, 0);
   query.writeUInt32LE(info.length, 4);
   writePointer(query, 8, info);
-  const result = bpf(OBJ_GET_INFO_BY_FD, query);
+  const result = bpf(OBJ_GET_INFO_BY_FD, query, info);
   closeFd(fd);
   if (result < 0) return '';
   const text = info.toString('latin1', PROG_INFO_NAME, PROG_INFO_NAME + NAME_BYTES_MAX + 1);

@@ -4,7 +4,7 @@
  */
 import { SystemError } from '../base/errors.ts';
 import { IFREQ_DATA, ifreq, ioctl } from './ioctl.ts';
-import { addressOf, errnoName } from './libc.ts';
+import { addressOf, errnoName, keepAlive } from './libc.ts';
 import { missingLink } from './netlink/index.ts';
 import { AF_INET, openSocket, SOCK_DGRAM, withSocket } from './socket.ts';
 
@@ -54,7 +54,9 @@ function ethtool(name: string, command: number, data: Buffer, what: string): voi
   data.writeUInt32LE(command, 0);
   request.writeBigUInt64LE(BigInt(addressOf(data)), IFREQ_DATA);
   withSocket(openSocket(AF_INET, SOCK_DGRAM, 0), (fd) => {
-    if (ioctl(fd, SIOCETHTOOL, request) >= 0) return;
+    const result = ioctl(fd, SIOCETHTOOL, request);
+    keepAlive(data);
+    if (result >= 0) return;
     const errno = errnoName();
     if (errno === 'ENODEV') throw missingLink(name);
     throw new SystemError('ioctl', errno, [what, name]);

@@ -52,10 +52,22 @@ export function check(result: number, call: string, ...args: unknown[]): number 
   return result;
 }
 
-/** Machine address of a Buffer's bytes. Keep the Buffer alive and off the pool (`Buffer.alloc`) meanwhile. */
+/**
+ * Machine address of a Buffer's bytes, which from now on stay where they are for as long as the Buffer lives. An address
+ * does not keep it alive: where one goes into a structure that native code reads, call `keepAlive` after the call.
+ */
 export function addressOf(buffer: Uint8Array): number {
   return Number(koffi.address(buffer));
 }
+
+let kept: unknown;
+
+/** A use, after a native call, of what the call read through addresses: until here it cannot be collected. */
+export function keepAlive(...values: unknown[]): void {
+  kept = values;
+  kept = undefined;
+}
+void kept;
 
 /** The memory at `address` as an ArrayBuffer: no copy, no ownership. */
 export function viewOf(address: number, length: number): ArrayBuffer {

@@ -4,7 +4,7 @@
  */
 import { ArrakisError, SystemError } from '../base/errors.ts';
 import { closeAll, closeFd } from './fd.ts';
-import { addressOf, bind, check, EAGAIN, EINTR, errno, errnoName } from './libc.ts';
+import { addressOf, bind, check, EAGAIN, EINTR, errno, errnoName, keepAlive } from './libc.ts';
 import {
   AF_UNIX,
   bindSocket,
@@ -261,11 +261,3 @@ export function discard(received: Received): void {
   closeAll(received.fds);
   received.fds.length = 0;
 }
-
-// The native call reads these through addresses; a use after the call keeps them from being collected before it.
-let kept: unknown;
-function keepAlive(...values: unknown[]): void {
-  kept = values;
-  kept = undefined;
-}
-void kept;

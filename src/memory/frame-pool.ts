@@ -21,6 +21,8 @@ export class FramePool {
     this.#firstByte = firstByte;
     this.#frameSizeLog2 = Math.log2(memory.frameSize);
     assert(Number.isInteger(this.#frameSizeLog2), 'frame size is a power of two');
+    const end = firstByte + memory.frameCount * memory.frameSize;
+    assert(end <= 2 ** 31, 'offsets of frames stay positive under bit operations');
     this.#stack = new Uint32Array(memory.frameCount);
     this.#isFree = new Uint8Array(memory.frameCount);
     for (let i = memory.frameCount - 1; i >= 0; i--) {

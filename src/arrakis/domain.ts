@@ -49,7 +49,7 @@ export class Domain extends EventEmitter<DomainEvents> {
     this.#channel = new ControlChannel(fd, {
       // An event may be read in the same turn as the answer to `vnic.open` that it follows: who awaits that goes first.
       onEvent: (name, body, fds) => void setImmediate(() => this.#onEvent(name, body, fds)),
-      onClose: (reason) => this.emit('control-lost', reason),
+      onClose: (reason) => this.#onClose(reason),
     });
   }
 
@@ -127,6 +127,14 @@ export class Domain extends EventEmitter<DomainEvents> {
       const { code } = error as ArrakisError;
       if (code !== 'ARK_NOT_FOUND' && code !== 'ARK_NO_DAEMON') throw error;
     }
+  }
+
+  /** XDP programs live by the daemon's descriptors: without it nothing reaches a VNIC on an interface any more. */
+  #onClose(reason: string): void {
+    for (const vnic of this.vnics) {
+      if (vnic.driver === 'af-xdp') vnic.markGone('the control plane ended');
+    }
+    this.emit('control-lost', reason);
   }
 
   #onEvent(name: EventName, body: unknown, fds: number[]): void {

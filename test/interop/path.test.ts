@@ -12,6 +12,9 @@ import { KernelClient } from '../../bench/echo/kernel-client.ts';
 import { CLI, ECHO_APP, LabDaemon, VethLab } from '../../bench/echo/lab.ts';
 import { type Running, start, startNode } from '../../bench/processes.ts';
 import { formatIpv4, parseIpv4 } from '../../src/base/address.ts';
+import { findLeftovers, removeLeftovers } from '../../src/control/leftovers.ts';
+import { pidPath } from '../../src/control/paths.ts';
+import { readPid } from '../../src/control/run-directory.ts';
 import type { NetworkNamespace } from '../../src/ffi/network-namespace.ts';
 import { LeakCheck } from '../support/leaks.ts';
 import { isolateNetwork } from '../support/network.ts';
@@ -150,6 +153,31 @@ describe('one packet all the way', { skip }, () => {
       await soft.stop();
     } finally {
       await daemon.close();
+    }
+  });
+
+  test('a daemon killed with -9 ends its applications with a reason, and leaves only what doctor finds', async () => {
+    const lab = VethLab.create({ serverHere: true });
+    const daemon = await LabDaemon.start(undefined, []);
+    try {
+      const applications = [
+        startEcho(daemon, `soft0,ip=${TAP_VNIC}/24`),
+        startEcho(daemon, 'srv0,mode=direct,port=udp:7'),
+        startEcho(daemon, 'srv0,mode=switched,port=udp:9'),
+      ];
+      for (const application of applications) await echoReady(application);
+      process.kill(readPid(pidPath(daemon.dir))!, 'SIGKILL');
+      for (const application of applications) {
+        await until(() => !application.alive, 5000, 'the application to end');
+        assert.match(application.output, /is gone: /);
+      }
+      const left = findLeftovers(daemon.dir);
+      assert.deepEqual([...new Set(left.map(({ kind }) => kind))].sort(), ['file', 'link']);
+      removeLeftovers(daemon.dir);
+      assert.deepEqual(findLeftovers(daemon.dir), []);
+    } finally {
+      await daemon.close();
+      lab.close();
     }
   });
 

@@ -8,6 +8,7 @@ import path from 'node:path';
 import { findLeftovers } from '../../control/leftovers.ts';
 import { pidPath, runDirectory } from '../../control/paths.ts';
 import { isClaimed, readPid } from '../../control/run-directory.ts';
+import { programName } from '../../ffi/bpf.ts';
 import { driverName, getTxChecksum } from '../../ffi/ethtool.ts';
 import { type Link, listLinks } from '../../ffi/netlink/index.ts';
 import { probeXsk } from '../../ffi/xsk.ts';
@@ -132,15 +133,17 @@ function interfaces(): Finding[] {
 
 function inspect(link: Link): Finding {
   const check = `interface ${link.name}`;
-  if (link.xdpProgId !== null && link.xdpProgId > 0) {
+  const programId = link.xdpProgId ?? 0;
+  if (programId > 0 && !isOurs(programId)) {
     return {
       check,
       status: 'warn',
-      detail: `an XDP program is attached already (id ${link.xdpProgId})`,
-      fix: `ip link set ${link.name} xdp off, unless it is wanted or arrakisd's own`,
+      detail: `an XDP program is attached already (id ${programId})`,
+      fix: `ip link set ${link.name} xdp off, unless it is wanted`,
     };
   }
-  const shape = `${driverOf(link)}, ${link.numRxQueues} queue(s), MTU ${link.mtu}`;
+  const taken = programId > 0 ? ', taken by arrakisd' : '';
+  const shape = `${driverOf(link)}, ${link.numRxQueues} queue(s), MTU ${link.mtu}${taken}`;
   const peer =
     link.kind === 'veth' ? listLinks().find((l) => l.index === link.peerIndex) : undefined;
   if (peer !== undefined && checksumsUnfinished(peer.name)) {
@@ -152,6 +155,15 @@ function inspect(link: Link): Finding {
     };
   }
   return { check, status: 'ok', detail: shape };
+}
+
+/** The daemon's own program, as far as we may ask. */
+function isOurs(programId: number): boolean {
+  try {
+    return programName(programId).startsWith('ark_');
+  } catch {
+    return false;
+  }
 }
 
 function driverOf(link: Link): string {

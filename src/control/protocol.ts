@@ -8,6 +8,7 @@
  */
 import { z } from 'zod';
 import { ArrakisError, ERROR_CODES, type ErrorCode } from '../base/errors.ts';
+import { filterSchema } from '../device/filter.ts';
 import { LIMITS } from './limits.ts';
 import { nameSchema, vnicSpecSchema } from './vnic-spec.ts';
 
@@ -16,19 +17,8 @@ export const PROTOCOL_VERSION = 1;
 const objectId = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 const uint32 = z.int().min(0).max(0xffffffff);
 const mac = z.int().min(0).max(0xffffffffffff);
-const port = z.int().min(0).max(65535);
 const scalar = z.union([z.string(), z.number(), z.boolean(), z.null()]);
 const count = z.number().min(0);
-
-/** See device/filter.ts for what it matches. */
-export const filterSchema = z
-  .strictObject({
-    protocol: z.enum(['any', 'udp', 'tcp', 'icmp']),
-    address: uint32,
-    portFirst: port,
-    portLast: port,
-  })
-  .refine((filter) => filter.portFirst <= filter.portLast, 'portFirst is not above portLast');
 
 const filtersSchema = z.array(filterSchema).min(1).max(LIMITS.filtersPerVnicMax);
 

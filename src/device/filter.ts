@@ -8,6 +8,7 @@
  * - A VNIC with an 'any' filter owns that address: it also receives ARP requests for it and replies to it, and may
  *   send ARP with it as sender. Otherwise the address belongs to the host's kernel, which answers ARP and ICMP.
  */
+import { z } from 'zod';
 import { formatIpv4, type Ipv4 } from '../base/address.ts';
 
 export type FlowProtocol = 'any' | 'udp' | 'tcp' | 'icmp';
@@ -19,6 +20,21 @@ export interface FlowFilter {
   readonly portFirst: number;
   readonly portLast: number;
 }
+
+const port = z.int().min(0).max(65535);
+
+/** The gate for filters that come from another process. */
+export const filterSchema = z
+  .strictObject({
+    protocol: z.enum(['any', 'udp', 'tcp', 'icmp']),
+    address: z.int().min(0).max(0xffffffff),
+    portFirst: port,
+    portLast: port,
+  })
+  .refine(
+    (filter) => filter.portFirst <= filter.portLast,
+    'portFirst is not above portLast',
+  ) satisfies z.ZodType<FlowFilter>;
 
 /** IP protocol numbers (IANA); 'any' is 0, which is not used on the wire for IPv4 payloads. */
 export const FLOW_PROTOCOL = { any: 0, icmp: 1, tcp: 6, udp: 17 } as const satisfies Record<
@@ -33,11 +49,6 @@ export function overlaps(a: FlowFilter, b: FlowFilter): boolean {
   if (a.protocol !== b.protocol) return false;
   if (a.protocol === 'icmp') return true;
   return a.portFirst <= b.portLast && b.portFirst <= a.portLast;
-}
-
-/** True when the filters give the VNIC `address` whole, ARP included. */
-export function ownsAddress(filters: readonly FlowFilter[], address: Ipv4): boolean {
-  return filters.some((f) => f.protocol === 'any' && f.address === address);
 }
 
 /** `udp 10.0.0.2:7`, `any 10.0.0.2`, `tcp 10.0.0.2:80-90`. */

@@ -36,7 +36,6 @@ const recvmsg = bind<(fd: number, header: Uint8Array, flags: number) => number>(
   'void *',
   'int',
 ]);
-const shutdownCall = bind<(fd: number, how: number) => number>('shutdown', 'int', ['int', 'int']);
 
 const SOL_SOCKET = 1;
 const SO_PASSCRED = 16;
@@ -152,11 +151,6 @@ export function setTimeouts(fd: number, timeoutMs: number): void {
   value.writeBigInt64LE(BigInt(Math.floor((timeoutMs % 1000) * 1000)), 8);
   check(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, value, 16), 'setsockopt', fd, 'SO_RCVTIMEO');
   check(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, value, 16), 'setsockopt', fd, 'SO_SNDTIMEO');
-}
-
-/** End both directions: the peer reads the end, whoever else holds the descriptor. */
-export function shutdown(fd: number): void {
-  shutdownCall(fd, 2);
 }
 
 const align8 = (n: number): number => (n + 7) & ~7;

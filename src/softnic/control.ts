@@ -6,7 +6,7 @@
 import { z } from 'zod';
 import { MAC_BROADCAST } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
-import type { FlowFilter } from '../device/filter.ts';
+import { filterSchema } from '../device/filter.ts';
 
 export const MESSAGE_LEN_MAX = 64 * 1024;
 export const FILTERS_MAX = 64;
@@ -24,19 +24,7 @@ const mac = z
   .min(0)
   .lt(MAC_BROADCAST)
   .refine((value) => Math.floor(value / 2 ** 40) % 2 === 0, 'a group address');
-const portNumber = z.number().int().min(0).max(0xffff);
-const filter = z
-  .strictObject({
-    protocol: z.enum(['any', 'udp', 'tcp', 'icmp']),
-    address: z.number().int().min(0).max(0xffff_ffff),
-    portFirst: portNumber,
-    portLast: portNumber,
-  })
-  .refine(
-    (f) => f.portFirst <= f.portLast,
-    'portFirst is above portLast',
-  ) satisfies z.ZodType<FlowFilter>;
-const filters = z.array(filter).max(FILTERS_MAX);
+const filters = z.array(filterSchema).max(FILTERS_MAX);
 
 const request = z.discriminatedUnion('op', [
   z.strictObject({

@@ -1,18 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { Random } from '../../test/support/random.ts';
 import { type FaultOptions, withFault } from './fault.ts';
 import { NIC_STATE, type NicQueue } from './nic.ts';
 import { createPipe } from './pipe.ts';
 
-/** mulberry32: the same numbers for the same seed. */
+/** Uniform in [0, 1): the same numbers for the same seed. */
 function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
+  const random = new Random(seed);
+  return () => random.uint32() / 2 ** 32;
 }
 
 function link(faults: Omit<FaultOptions, 'random'>, seed = 1) {

@@ -2,7 +2,7 @@
  * arrakisd: the run directory, the listening socket, the connections, and the control plane behind them.
  * It touches no packet; when it ends the device processes end with it, and everything a client held is reclaimed.
  */
-import { createRequire } from 'node:module';
+import { VERSION } from '../base/version.ts';
 import { closeFd } from '../ffi/fd.ts';
 import { acceptUnix, type Credentials, peerCredentials } from '../ffi/unix.ts';
 import { FdWatch } from '../ffi/watch.ts';
@@ -27,19 +27,6 @@ export interface DaemonOptions {
   readonly interfaces: readonly string[];
 }
 
-/** Version of the package, from its package.json beside the compiled tree or the sources. */
-export function packageVersion(): string {
-  const require = createRequire(import.meta.url);
-  for (const up of ['../../package.json', '../../../package.json']) {
-    try {
-      return (require(up) as { version: string }).version;
-    } catch {
-      // Not at this depth: dist/ is one level deeper than src/.
-    }
-  }
-  return 'unknown';
-}
-
 export class Daemon {
   readonly plane: ControlPlane;
   readonly #directory: RunDirectory;
@@ -58,7 +45,7 @@ export class Daemon {
     });
     this.plane = new ControlPlane({
       directory: options.directory.path,
-      version: packageVersion(),
+      version: VERSION,
       log: options.log,
       openInterface: options.openInterface,
       clock: Date.now,

@@ -48,6 +48,7 @@ const F_SETFD = 2;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const F_DUPFD_CLOEXEC = 1030;
+const F_GET_SEALS = 1034;
 const FD_CLOEXEC = 1;
 const O_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
@@ -66,6 +67,74 @@ export function closeFd(fd: number): void {
 /** Close every descriptor in `fds`; used where a failed operation drops what it was handed. */
 export function closeAll(fds: Iterable<number>): void {
   for (const fd of fds) closeFd(fd);
+}
+
+interface Closer {
+  /** Machine address of libc's `close`, which is what the thread runs. */
+  start: number;
+  attributes: Buffer;
+  create: (thread: Uint8Array, attributes: Uint8Array, start: number, argument: number) => number;
+}
+
+const CLOSER_STACK_BYTES = 128 * 1024;
+const PTHREAD_CREATE_DETACHED = 1;
+let closer: Closer | null = null;
+
+/** Bound at first use: only processes that serve hostile peers need threads. */
+function makeCloser(): Closer {
+  const find = bind<(handle: number, name: string) => number>('dlsym', 'uintptr_t', [
+    'uintptr_t',
+    'str',
+  ]);
+  const attributes = Buffer.alloc(64);
+  bind('pthread_attr_init', 'int', ['void *'])(attributes);
+  bind('pthread_attr_setdetachstate', 'int', ['void *', 'int'])(
+    attributes,
+    PTHREAD_CREATE_DETACHED,
+  );
+  bind('pthread_attr_setstacksize', 'int', ['void *', 'size_t'])(attributes, CLOSER_STACK_BYTES);
+  const create = bind<Closer['create']>('pthread_create', 'int', [
+    'void *',
+    'void *',
+    'uintptr_t',
+    'uintptr_t',
+  ]);
+  return { start: find(0, 'close'), attributes, create };
+}
+
+const thread = Buffer.alloc(8);
+
+/**
+ * Close a descriptor that we own without ever waiting for it: the last close of a lingering socket, or of a file whose
+ * file system is its owner's process, lasts as long as the owner likes. A thread of its own does it, as those of libuv
+ * are four and are waited for when the process ends. Without a thread the descriptor stays open: that costs its number,
+ * not the time of everybody. It may still be open when this returns.
+ */
+export function closeLater(fd: number): void {
+  closer ??= makeCloser();
+  closer.create(thread, closer.attributes, closer.start, fd);
+}
+
+/**
+ * Close descriptors that a hostile peer has sent. Memory and eventfds are closed at once, as their last close does not
+ * wait for anybody; anything else by `closeLater`. True when there was nothing else. Empties `fds`.
+ */
+export function closeForeign(fds: number[]): boolean {
+  let harmless = true;
+  for (const fd of fds.splice(0)) {
+    if (fcntl(fd, F_GET_SEALS, 0) >= 0 || isEventfd(fd)) {
+      closeFd(fd);
+    } else {
+      harmless = false;
+      closeLater(fd);
+    }
+  }
+  return harmless;
+}
+
+/** True when `fd` is an eventfd, whoever made it. */
+export function isEventfd(fd: number): boolean {
+  return fs.readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
 }
 
 export function setNonBlocking(fd: number, on = true): void {

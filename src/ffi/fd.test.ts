@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import net from 'node:net';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { closeFd, closeForeign, closeLater, duplicateFd, eventfd, isOpen } from './fd.ts';
+import { memfdSealed } from './memory.ts';
+import { setsockopt } from './socket.ts';
+
+const SOL_SOCKET = 1;
+const SO_LINGER = 13;
+const LINGER_S = 3;
+
+async function closed(fd: number): Promise<boolean> {
+  for (let i = 0; i < 100 && isOpen(fd); i++) await delay(10);
+  return !isOpen(fd);
+}
+
+/** A TCP socket whose last close waits LINGER_S seconds: it has sent what nobody reads. */
+async function lingering(): Promise<{ fd: number; end: () => void }> {
+  const accepted: net.Socket[] = [];
+  const server = net.createServer({ pauseOnConnect: true }, (s) => accepted.push(s));
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  const client = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1');
+  await new Promise((done) => client.once('connect', done));
+  client.write(Buffer.alloc(32 * 1024 * 1024));
+  await delay(100);
+  const { fd: own } = (client as unknown as { _handle: { fd: number } })._handle;
+  const linger = Buffer.alloc(8);
+  linger.writeInt32LE(1, 0);
+  linger.writeInt32LE(LINGER_S, 4);
+  setsockopt(own, SOL_SOCKET, SO_LINGER, linger, 8);
+  const fd = duplicateFd(own);
+  client.on('error', () => {});
+  client.destroy();
+  await delay(20);
+  const end = (): void => {
+    for (const socket of accepted) socket.destroy();
+    server.close();
+  };
+  return { fd, end };
+}
+
+test('memory and eventfds of others are closed at once', () => {
+  const fds = [eventfd(), memfdSealed('foreign', 4096)];
+  const before = [...fds];
+  assert.equal(closeForeign(fds), true);
+  assert.deepEqual(
+    [fds.length, ...before.map(isOpen)],
+    [0, false, false],
+    'they are gone when it returns',
+  );
+});
+
+test('what may block whoever closes it last blocks nobody', async () => {
+  const { fd, end } = await lingering();
+  const before = performance.now();
+  assert.equal(closeForeign([eventfd(), fd]), false);
+  const tookMs = performance.now() - before;
+  assert.ok(tookMs < (LINGER_S * 1000) / 4, `closing took ${tookMs} ms`);
+  assert.ok(await closed(fd));
+  end();
+});
+
+test('closing later goes on without the event loop', () => {
+  const fd = eventfd();
+  for (let i = 0; i < 1000; i++) closeLater(duplicateFd(fd));
+  const nap = new Int32Array(new SharedArrayBuffer(4));
+  const first = duplicateFd(fd);
+  closeLater(first);
+  for (let i = 0; i < 100 && isOpen(first); i++) Atomics.wait(nap, 0, 0, 10);
+  assert.equal(isOpen(first), false);
+  closeFd(fd);
+});

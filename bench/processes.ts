@@ -1,5 +1,6 @@
 /** Child processes of benchmarks and demos: pinned, in a namespace, ended by whoever started them. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import type { NetworkNamespace } from '../src/ffi/network-namespace.ts';
 import { getAffinity, setAffinity } from '../src/ffi/process.ts';
 
@@ -76,7 +77,7 @@ export function startNode(
   args: readonly string[],
   options: StartOptions = {},
 ): Running {
-  return start(process.execPath, [script.pathname, ...args], options);
+  return start(process.execPath, [fileURLToPath(script), ...args], options);
 }
 
 /** A child inherits the processors of the thread that starts it. */

@@ -115,7 +115,7 @@ async function overVnic(spec: string, job: ClientJob): Promise<ClientResult> {
     const vnic = await domain.openVnic(spec);
     return measure(generator(vnic.queue, vnic.mac, job, schedYield), job);
   } finally {
-    domain.close();
+    await domain.close();
   }
 }
 

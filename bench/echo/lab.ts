@@ -6,7 +6,8 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { formatIpv4, formatMac, type Ipv4, type Mac, parseIpv4 } from '../../src/base/address.ts';
+import { fileURLToPath } from 'node:url';
+import { type Ipv4, type Mac, parseIpv4 } from '../../src/base/address.ts';
 import { socketPath } from '../../src/control/paths.ts';
 import { setGro, setTxChecksum } from '../../src/ffi/ethtool.ts';
 import {
@@ -26,7 +27,8 @@ const DAEMON_READY_MS = 10_000;
 const compiled = (file: string): URL => new URL(`../../${file}`, import.meta.url);
 
 export const CLI = compiled('src/cli/main.js');
-export const ECHO_APP = compiled('apps/echo/main.js');
+/** Path of the compiled echo application. */
+export const ECHO_APP = fileURLToPath(compiled('apps/echo/main.js'));
 
 /** One end of the veth pair. */
 export interface LabEnd {
@@ -55,17 +57,17 @@ export class VethLab {
   }
 
   static create(options: LabOptions = {}): VethLab {
-    const server = end(
-      options.serverHere === true ? NetworkNamespace.current() : NetworkNamespace.create(),
-      options.serverInterface ?? 'srv0',
-      options.serverAddress ?? '10.78.0.1',
-      0x02_00_00_78_00_01,
-    );
     const client = end(
       NetworkNamespace.create(),
       'cli0',
       options.clientAddress ?? '10.78.0.2',
       0x02_00_00_78_00_02,
+    );
+    const server = end(
+      options.serverHere === true ? NetworkNamespace.current() : NetworkNamespace.create(),
+      options.serverInterface ?? 'srv0',
+      options.serverAddress ?? '10.78.0.1',
+      0x02_00_00_78_00_01,
     );
     const lab = new VethLab(server, client);
     try {
@@ -172,6 +174,3 @@ export class LabDaemon {
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
 }
-
-export const describeEnd = (end: LabEnd): string =>
-  `${end.interfaceName} ${formatIpv4(end.address)} (${formatMac(end.mac)})`;

@@ -1,4 +1,5 @@
 /** `arrakis bench echo`: every system with the same client, interleaved repetitions, medians. */
+import { ArrakisError } from '../../src/base/errors.ts';
 import { runToJson, startNode } from '../processes.ts';
 import { type BenchRow, median } from '../stats.ts';
 import type { ClientJob, ClientResult } from './client.ts';
@@ -16,6 +17,8 @@ export interface EchoBenchOptions {
   progress(line: string): void;
   /** A lab to use instead of one of our own. */
   lab?: VethLab;
+  /** Ends the benchmark early: it rejects with the signal's reason once everything is stopped. */
+  signal?: AbortSignal;
 }
 
 export const ECHO_DEFAULTS = {
@@ -33,9 +36,7 @@ const SOURCE_PORT = 40_007;
 export async function benchEcho(
   options: EchoBenchOptions,
 ): Promise<{ rows: BenchRow[]; missing: { system: string; reason: string }[] }> {
-  const wanted = echoSystems().filter(
-    (s) => options.only.length === 0 || options.only.includes(s.name),
-  );
+  const wanted = chosen(options.only);
   const missing = wanted.flatMap((system) => {
     const reason = system.missing();
     return reason === null ? [] : [{ system: system.name, reason }];
@@ -47,11 +48,15 @@ export async function benchEcho(
   try {
     for (let repetition = 1; repetition <= options.repetitions; repetition++) {
       for (const system of systems) {
-        options.progress(`${system.name}: run ${repetition} of ${options.repetitions}`);
+        options.signal?.throwIfAborted();
+        const which =
+          options.repetitions > 1 ? `, run ${repetition} of ${options.repetitions}` : '';
+        options.progress(`${system.name}${which}`);
         try {
           const result = await measureOnce(system, lab, options);
           results.set(system, [...(results.get(system) ?? []), result]);
         } catch (error) {
+          options.signal?.throwIfAborted();
           const reason = (error as Error).message.split('\n').slice(0, 12).join('\n');
           missing.push({ system: system.name, reason });
         }
@@ -62,6 +67,18 @@ export async function benchEcho(
   }
   const rows = systems.flatMap((s) => rowsOf(s, results.get(s) ?? [], options));
   return { rows, missing };
+}
+
+/** The systems called `names`; all when there are none. */
+function chosen(names: readonly string[]): EchoSystem[] {
+  const systems = echoSystems();
+  for (const name of names) {
+    if (systems.some((system) => system.name === name)) continue;
+    throw new ArrakisError('ARK_USAGE', `there is no system "${name}" to measure here`, {
+      hint: `there are: ${systems.map((system) => system.name).join(', ')}`,
+    });
+  }
+  return names.length === 0 ? systems : systems.filter((system) => names.includes(system.name));
 }
 
 async function measureOnce(
@@ -88,7 +105,13 @@ async function measureOnce(
       env: { ...server.clientEnv, ARRAKIS_BENCH: JSON.stringify(job) },
       ...(onVeth && lab !== null ? { network: lab.client.network } : {}),
     });
-    return await runToJson<ClientResult>(client, options.saturateMs + CLIENT_SLACK_MS);
+    const stop = (): void => void client.stop();
+    options.signal?.addEventListener('abort', stop);
+    try {
+      return await runToJson<ClientResult>(client, options.saturateMs + CLIENT_SLACK_MS);
+    } finally {
+      options.signal?.removeEventListener('abort', stop);
+    }
   } finally {
     await server.stop();
   }

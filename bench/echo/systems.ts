@@ -6,6 +6,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { formatIpv4, formatMac } from '../../src/base/address.ts';
 import { type Running, start, startNode } from '../processes.ts';
 import { ECHO_APP, LabDaemon, type VethLab } from './lab.ts';
@@ -92,7 +93,7 @@ const placement = (lab: VethLab | null) => ({
 
 /** The C echo, compiled to the temporary directory once per call. */
 function kernelC(link: 'veth' | 'loopback'): EchoSystem {
-  const source = new URL('../../../bench/peers/udp_echo.c', import.meta.url).pathname;
+  const source = fileURLToPath(new URL('../../../bench/peers/udp_echo.c', import.meta.url));
   return {
     name: 'kernel/c',
     link,
@@ -172,7 +173,7 @@ function afXdp(mode: 'direct' | 'switched'): EchoSystem {
       const daemon = await LabDaemon.start(lab!.server.network, ['--no-tap']);
       const spec = `${lab!.server.interfaceName},mode=${mode},port=udp:${ECHO_PORT}`;
       const running = daemon.run(
-        ['--vnic', spec, '--cpu', String(SERVER_CPU), '--user', 'nobody', '--', ECHO_APP.pathname],
+        ['--vnic', spec, '--cpu', String(SERVER_CPU), '--user', 'nobody', '--', ECHO_APP],
         [SERVER_CPU],
       );
       return onVeth(lab!, async () => {
@@ -200,7 +201,7 @@ function softNic(): EchoSystem {
       ]);
       const user = isRoot() ? ['--user', 'nobody'] : [];
       const spec = `soft0,ip=${SOFT_SERVER}/24`;
-      const running = daemon.run(['--vnic', spec, ...user, '--', ECHO_APP.pathname]);
+      const running = daemon.run(['--vnic', spec, ...user, '--', ECHO_APP]);
       return {
         address: SOFT_SERVER,
         port: ECHO_PORT,

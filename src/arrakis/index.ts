@@ -11,7 +11,12 @@ export {
 export { parseCpus } from '../base/cpus.ts';
 export { ArrakisError, ERROR_CODES, type ErrorCode, SystemError } from '../base/errors.ts';
 export type { DeviceInfo, ObjectInfo } from '../control/protocol.ts';
-export { formatVnicSpec, parseVnicSpec, type VnicSpec } from '../control/vnic-spec.ts';
+export {
+  formatVnicSpec,
+  parseVnicSpec,
+  VNIC_SPEC_FORM,
+  type VnicSpec,
+} from '../control/vnic-spec.ts';
 export { type FlowFilter, formatFilter } from '../device/filter.ts';
 export {
   type FrameMemory,

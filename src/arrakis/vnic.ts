@@ -16,6 +16,8 @@ import { CaptureSession } from './capture.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
 
 const NS_PER_MS = 1e6;
+/** The wall clock in nanoseconds, to the microsecond: `Date.now` counts whole milliseconds. */
+const wallClockNs = (): number => (performance.timeOrigin + performance.now()) * NS_PER_MS;
 
 /** What a VNIC needs of its domain. */
 export interface VnicControl {
@@ -65,7 +67,7 @@ export class Vnic extends EventEmitter<VnicEvents> {
     this.gateway = info.gateway;
     this.ownsAddress = info.ownsAddress;
     this.#control = control;
-    this.#tap = new CaptureTap(opened.queue, { nowNs: () => Date.now() * NS_PER_MS });
+    this.#tap = new CaptureTap(opened.queue, { nowNs: wallClockNs });
     this.queue = this.#tap;
     this.#deviceWatch = watchDevice(opened, () =>
       this.markGone('its device closed the connection'),

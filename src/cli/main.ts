@@ -2,6 +2,7 @@
 /** The `arrakis` command. Errors end with exit code 1, a wrong command line with 2; both say what to do next. */
 import { Command, CommanderError } from 'commander';
 import { ArrakisError } from '../base/errors.ts';
+import { VERSION } from '../base/version.ts';
 import { registerBench } from './commands/bench.ts';
 import { registerCapture } from './commands/capture.ts';
 import { registerDemo } from './commands/demo.ts';
@@ -9,7 +10,6 @@ import { registerDoctor } from './commands/doctor.ts';
 import { registerLs } from './commands/ls.ts';
 import { registerRun } from './commands/run.ts';
 import { registerUp } from './commands/up.ts';
-import { VERSION } from './version.ts';
 
 const program = new Command('arrakis')
   .description('Protected user-level I/O: the operating system is the control plane.')

@@ -55,7 +55,7 @@ export async function runStaged(
     };
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, pass);
     return await new Promise<number>((resolve) => {
-      child.once('exit', (code, signal) => resolve(code ?? (signal === 'SIGINT' ? 130 : 143)));
+      child.once('exit', (code, signal) => resolve(code ?? 128 + os.constants.signals[signal!]));
     });
   } finally {
     fs.rmSync(dir, { recursive: true, force: true });

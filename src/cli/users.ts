@@ -7,14 +7,15 @@ export interface User {
   name: string;
   uid: number;
   gid: number;
+  home: string;
 }
 
 /** The user called `name`, or with that uid. */
 export function findUser(name: string): User {
   for (const line of fs.readFileSync('/etc/passwd', 'utf8').split('\n')) {
-    const [user = '', , uid = '', gid = ''] = line.split(':');
+    const [user = '', , uid = '', gid = '', , home = '/'] = line.split(':');
     if (user !== '' && (user === name || uid === name)) {
-      return { name: user, uid: Number(uid), gid: Number(gid) };
+      return { name: user, uid: Number(uid), gid: Number(gid), home };
     }
   }
   throw new ArrakisError('ARK_USAGE', `there is no user "${name}"`, { hint: 'see /etc/passwd' });

@@ -49,12 +49,13 @@ export const vnicSpecSchema = z.strictObject({
 export type VnicSpec = z.infer<typeof vnicSpecSchema>;
 export type PortRange = z.infer<typeof portRangeSchema>;
 
-const FORM =
-  'DEVICE[,ip=10.0.0.2/24][,gw=IP][,port=udp:7][,mode=direct|switched][,queue=N][,name=x]';
+/** The text form, for hints and help. */
+export const VNIC_SPEC_FORM =
+  'DEVICE[,ip=10.0.0.2/24][,gw=IP][,port=udp:7][,mode=direct|switched][,queue=N][,name=x][,frames=N]';
 
 function bad(text: string, what: string): ArrakisError {
   return new ArrakisError('ARK_BAD_ARGUMENT', `VNIC spec "${text}": ${what}`, {
-    hint: `write it as ${FORM}[,frames=N]`,
+    hint: `write it as ${VNIC_SPEC_FORM}`,
   });
 }
 

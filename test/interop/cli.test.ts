@@ -6,10 +6,12 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CLI } from '../../bench/echo/lab.ts';
+import { startNode } from '../../bench/processes.ts';
 import type { BenchRow } from '../../bench/stats.ts';
 import { LeakCheck } from '../support/leaks.ts';
 import { isolateNetwork } from '../support/network.ts';
 import { packageMissing, rootMissing } from '../support/privilege.ts';
+import { sleep, until } from '../support/until.ts';
 
 const isRoot = process.getuid!() === 0;
 if (isRoot) isolateNetwork();
@@ -65,6 +67,8 @@ test('a wrong command line ends with 2 and says where help is', () => {
   fail(2, /unknown option/, 'ls', '--nonsense');
   fail(2, /missing required argument/, 'run');
   fail(2, /not a positive whole number/, 'bench', 'echo', '--seconds', '-1');
+  fail(2, /there is no system "x"/, 'bench', 'echo', '--only', 'x');
+  fail(2, /processor 999/, 'run', '--cpu', '999', '--', CLI.pathname);
   fail(2, /there is no file/, 'run', '--', 'nowhere.js');
   fail(2, /there is no user/, 'run', '--user', 'n0body', '--', CLI.pathname);
 });
@@ -85,7 +89,8 @@ test('up, a second up, ls, run, down', () => {
     assert.equal(listing.devices[0].name, 'soft0');
     fail(1, /there is no VNIC "x"/, 'capture', 'x', '-w', '/dev/null');
     fail(1, /ARK_BAD_ARGUMENT/, 'run', '--vnic', 'soft0,ip=1.2.3', '--', CLI.pathname);
-    fail(1, /ARK_NOT_FOUND/, 'run', '--vnic', 'eth77,port=udp:7', '--', CLI.pathname);
+    const code = isRoot ? /ARK_NOT_FOUND/ : /ARK_NOT_PERMITTED/;
+    fail(1, code, 'run', '--vnic', 'eth77,port=udp:7', '--', CLI.pathname);
     assert.equal(arrakis(['run', '--', 'sh', '-c', 'exit 7']).status, 7);
     assert.equal(arrakis(['run', '--', '/nowhere/program']).status, 127);
     const list = ['-c', 'ls /proc/self/fd'];
@@ -132,8 +137,21 @@ describe('demo and bench, as root', { skip: rootMissing() || packageMissing('gcc
     await leaks.assertNone();
   });
 
+  test('Ctrl-C in any phase ends the demo and leaves nothing behind', async () => {
+    const leaks = new LeakCheck();
+    const scratch = fs.mkdtempSync(path.join(dir, 'tmp-'));
+    for (const afterMs of [600, 2500, 5000]) {
+      const demo = startNode(CLI, ['demo'], { env: { TMPDIR: scratch } });
+      await sleep(afterMs);
+      demo.child.kill('SIGINT');
+      await until(() => !demo.alive, 15_000, `the demo to end, interrupted after ${afterMs} ms`);
+      assert.equal(demo.child.exitCode, 0, demo.output);
+      assert.deepEqual(fs.readdirSync(scratch), [], 'temporary folders');
+    }
+    await leaks.assertNone();
+  });
+
   test('an ordinary user gets the software NIC and is told what root would add', () => {
-    dir = '';
     const { status, stdout, stderr } = arrakis(['demo', '--once'], { uid: 65534 });
     assert.equal(status, 0, stdout + stderr);
     assert.match(stdout, /Root would add/);

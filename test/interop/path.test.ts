@@ -32,7 +32,7 @@ const READY_MS = 15_000;
 const TAP_VNIC = '10.77.0.2';
 
 const startEcho = (daemon: LabDaemon, spec: string): Running =>
-  daemon.run(['--vnic', spec, '--user', 'nobody', '--', ECHO_APP.pathname, '--stats']);
+  daemon.run(['--vnic', spec, '--user', 'nobody', '--', ECHO_APP, '--stats']);
 
 /** Pid of the application itself: the only child of `arrakis run`. */
 function applicationPid(run: Running): number {
@@ -171,8 +171,11 @@ describe('one packet all the way', { skip }, () => {
         await until(() => !application.alive, 5000, 'the application to end');
         assert.match(application.output, /is gone: /);
       }
-      const left = findLeftovers(daemon.dir);
-      assert.deepEqual([...new Set(left.map(({ kind }) => kind))].sort(), ['file', 'link']);
+      const kinds = (): string[] =>
+        [...new Set(findLeftovers(daemon.dir).map(({ kind }) => kind))].sort();
+      // The device process ends with its daemon, a moment later.
+      await until(() => !kinds().includes('process'), 5000, 'the device process to end');
+      assert.deepEqual(kinds(), ['file', 'link']);
       removeLeftovers(daemon.dir);
       assert.deepEqual(findLeftovers(daemon.dir), []);
     } finally {

@@ -59,7 +59,7 @@ async function start(driver: Driver, nodeOptions: readonly string[]): Promise<Se
     driver === 'virtio'
       ? `soft0,ip=${SERVER}/24`
       : `srv0,mode=${driver === 'af-xdp-direct' ? 'direct' : 'switched'},port=udp:7`;
-  const program = [process.execPath, ...nodeOptions, ECHO_APP.pathname, '--stats'];
+  const program = [process.execPath, ...nodeOptions, ECHO_APP, '--stats'];
   const server = daemon.run(['--vnic', spec, '--user', 'nobody', '--', ...program]);
   const job = (saturateMs: number): ClientJob => ({
     sourceAddress: lab === null ? CLIENT : formatIpv4(lab.client.address),

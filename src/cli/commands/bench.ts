@@ -15,7 +15,7 @@ export function registerBench(program: Command): void {
     .description('UDP echo: kernel sockets, DPDK and Arrakis, driven by the same generator')
     .option('--json [file]', 'write the rows as JSON to a file, or to standard output')
     .option('--repetitions <n>', 'runs of every system, interleaved', wholeNumber, 3)
-    .option('--seconds <n>', 'length of a saturated run', wholeNumber, 2)
+    .option('--seconds <n>', 'length of a saturated run, whole seconds', wholeNumber, 2)
     .option('--round-trips <n>', 'round trips of a run', wholeNumber, ECHO_DEFAULTS.roundTrips)
     .option('--window <n>', 'requests in flight when saturated', wholeNumber, ECHO_DEFAULTS.window)
     .option('--only <system...>', 'only these systems, such as kernel/c')
@@ -36,6 +36,8 @@ async function runEcho(options: EchoOptions): Promise<void> {
     process.exitCode = await runStaged(CLI_SCRIPT, absoluteJson(process.argv.slice(2)));
     return;
   }
+  // Opened first: figures of minutes are not to be lost to a wrong path.
+  const out = typeof options.json === 'string' ? openOutput(options.json) : null;
   const { rows, missing } = await benchEcho({
     repetitions: options.repetitions,
     roundTrips: options.roundTrips,
@@ -48,9 +50,18 @@ async function runEcho(options: EchoOptions): Promise<void> {
     process.stderr.write(`left out: ${system}: ${reason}\n`);
   if (options.json === true) return printJson(rows);
   printLine(echoTable(rows));
-  if (options.json !== undefined) {
-    fs.writeFileSync(options.json, `${JSON.stringify(rows, null, 2)}\n`);
+  if (out !== null) {
+    fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
+    fs.closeSync(out);
     printLine(`\nrows written to ${options.json}`);
+  }
+}
+
+function openOutput(file: string): number {
+  try {
+    return fs.openSync(file, 'w');
+  } catch (error) {
+    throw new ArrakisError('ARK_USAGE', `cannot write ${file}: ${(error as Error).message}`);
   }
 }
 
@@ -77,12 +88,12 @@ export function echoTable(rows: readonly BenchRow[]): string {
       name,
       (rate ?? trip)!.link,
       rate === undefined ? '-' : formatNumber(rate.value),
-      rate === undefined || rate0 === undefined ? '-' : `${formatNumber(rate.value / rate0, 2)}x`,
+      rate === undefined || rate0 === undefined ? '-' : formatNumber(rate.value / rate0, 2),
       ...(['p50', 'p99', 'p999'] as const).map((p) => (trip ? formatNumber(trip[p]!, 1) : '-')),
-      trip === undefined || trip0 === undefined ? '-' : `${formatNumber(trip.p50! / trip0, 2)}x`,
+      trip === undefined || trip0 === undefined ? '-' : formatNumber(trip.p50! / trip0, 2),
     ];
   });
-  const heading = ['system', 'link', 'packets/s', 'rate', 'rtt p50 µs', 'p99', 'p99.9', 'p50'];
+  const heading = ['system', 'link', 'packets/s', 'x', 'rtt p50 µs', 'p99', 'p99.9', 'p50 x'];
   const bounds = rows.filter((row) => row.boundBy !== undefined);
   const notes = bounds.map((row) => `  ${row.system}: ${row.boundBy}`);
   const relative = baseline === '' ? '' : `\n(x: relative to ${baseline})`;

@@ -24,8 +24,14 @@ export function registerCapture(program: Command): void {
 }
 
 async function capture(wanted: string, options: CaptureOptions): Promise<void> {
-  const domain = await connect({ name: 'arrakis-capture' });
   const toFile = options.write !== '-';
+  // The application writes into this descriptor: a terminal would also let it read what is typed.
+  if (!toFile && process.stdout.isTTY) {
+    throw new ArrakisError('ARK_USAGE', 'a capture is binary: not to a terminal', {
+      hint: 'name a file, or pipe it: arrakis capture VNIC -w - | tcpdump -nr -',
+    });
+  }
+  const domain = await connect({ name: 'arrakis-capture' });
   try {
     const { objects } = await takeSnapshot(domain);
     const vnic = objects.find(
@@ -40,7 +46,8 @@ async function capture(wanted: string, options: CaptureOptions): Promise<void> {
     const fd = toFile ? fs.openSync(options.write, 'w', 0o644) : 1;
     const args = options.snaplen === undefined ? {} : { snaplen: options.snaplen };
     await domain.request('capture.start', { vnic: vnic.id, ...args }, [fd]);
-    process.stderr.write(`recording ${vnic.name}; Ctrl-C ends it\n`);
+    const until = options.seconds === undefined ? 'Ctrl-C ends it' : `for ${options.seconds} s`;
+    process.stderr.write(`recording ${vnic.name}; ${until}\n`);
     const lost = new Promise<void>((resolve) => domain.once('control-lost', () => resolve()));
     await Promise.race([interrupted(options.seconds), lost]);
     await domain.request('capture.stop', { vnic: vnic.id }).catch((error: ArrakisError) => {

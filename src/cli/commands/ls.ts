@@ -60,7 +60,7 @@ export async function takeSnapshot(domain: Domain): Promise<Snapshot> {
 function describe(snapshot: Snapshot, all: boolean): string {
   const parts = [deviceTable(snapshot.devices), domainTable(snapshot.objects), vnicTable(snapshot)];
   if (all) parts.push(otherTable(snapshot.objects));
-  return parts.join('\n\n');
+  return parts.filter((part) => part !== '').join('\n\n');
 }
 
 function deviceTable(devices: Devices): string {
@@ -98,7 +98,8 @@ function vnicTable({ objects, stats }: Snapshot): string {
       [text(v.detail.driver), v.detail.mode ?? ''].filter(Boolean).join(' '),
       text(v.detail.state),
       formatNumber(Number(c.rxPackets ?? 0)),
-      formatNumber(Number(c.txPackets ?? 0)),
+      // Nobody but the application counts what a direct VNIC sends.
+      v.detail.sendUnchecked === true ? '-' : formatNumber(Number(c.txPackets ?? 0)),
     ];
   });
   const table = formatTable(

@@ -4,19 +4,29 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import type { Command } from 'commander';
-import { connect, type Domain, parseCpus, parseVnicSpec } from '../../arrakis/index.ts';
+import {
+  connect,
+  type Domain,
+  parseCpus,
+  parseVnicSpec,
+  VNIC_SPEC_FORM,
+} from '../../arrakis/index.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { closeFd } from '../../ffi/fd.ts';
+import { getAffinity } from '../../ffi/process.ts';
 import { findUser, type User, unreachable } from '../users.ts';
 
 /** Where the program finds its control channel (libarrakis reads ARRAKIS_FD). */
 const CHANNEL_FD = 3;
 const COMMAND_NOT_FOUND = 127;
+/** What Node runs. TypeScript only where Node strips the types itself (22.18 and later). */
+const SCRIPT = 'typescript' in process.features ? /\.([cm]?js|[cm]?ts)$/ : /\.[cm]?js$/;
 
 interface RunOptions {
-  vnic: string[];
+  vnic?: string[];
   cpu?: string;
   user?: string;
   name?: string;
@@ -28,14 +38,9 @@ export function registerRun(program: Command): void {
   program
     .command('run')
     .description('run a program as a protection domain, with virtual NICs of its own')
-    .argument('<program>', 'a script for Node (.js, .mjs, .cjs, .ts) or any executable')
+    .argument('<program>', 'a script for Node or any executable')
     .argument('[args...]', 'its arguments')
-    .option(
-      '--vnic <spec>',
-      'a VNIC, such as soft0,ip=10.77.0.2/24; may be given again',
-      collect,
-      [],
-    )
+    .option('--vnic <spec>', `a VNIC, may be given again: ${VNIC_SPEC_FORM}`, collect)
     .option('--cpu <list>', 'processors to run on, such as 0 or 0,2-3')
     .option('--user <name>', 'user to run as; only root may choose another')
     .option('--name <name>', 'name of the domain (default: of the program)')
@@ -43,20 +48,23 @@ export function registerRun(program: Command): void {
     .action(run);
 }
 
-const collect = (value: string, all: string[]): string[] => [...all, value];
+const collect = (value: string, all: string[] = []): string[] => [...all, value];
 
 async function run(file: string, args: string[], options: RunOptions): Promise<void> {
   const user = chooseUser(options.user);
-  const isScript = /\.(js|mjs|cjs|ts)$/.test(file);
+  const isScript = SCRIPT.test(file);
   if (isScript) checkScript(file, user);
-  const cpus = options.cpu === undefined ? null : parseCpus(options.cpu);
-  const vnics = options.vnic.map((text) => parseVnicSpec(text));
+  const cpus = options.cpu === undefined ? null : checkCpus(parseCpus(options.cpu));
+  const vnics = (options.vnic ?? []).map((text) => parseVnicSpec(text));
   const name =
     options.name ??
     path
       .basename(file)
       .replace(/[^A-Za-z0-9_.@-]/g, '_')
       .slice(0, 32);
+  if (vnics.length === 0) {
+    process.stderr.write(`arrakis: no --vnic: ${name} is a domain without a network card\n`);
+  }
   const domain = await connect({ name: 'arrakis-run' });
   let child: ChildProcess;
   try {
@@ -71,7 +79,7 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
       child = spawn(isScript ? process.execPath : file, isScript ? [file, ...args] : args, {
         stdio: ['inherit', 'inherit', 'inherit', channel],
         env: {
-          ...process.env,
+          ...environmentOf(user),
           ARRAKIS_FD: String(CHANNEL_FD),
           ...(cpus === null ? {} : { ARRAKIS_CPUS: cpus.join(',') }),
         },
@@ -89,7 +97,8 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
 /** The user to run as: oneself, or for root whoever was named. */
 function chooseUser(name: string | undefined): User {
   const own = process.getuid!();
-  if (name === undefined) return { name: String(own), uid: own, gid: process.getgid!() };
+  if (name === undefined)
+    return { name: String(own), uid: own, gid: process.getgid!(), home: os.homedir() };
   const user = findUser(name);
   if (own !== 0 && user.uid !== own) {
     throw new ArrakisError('ARK_NOT_PERMITTED', `only root may run a program as ${name}`, {
@@ -97,6 +106,29 @@ function chooseUser(name: string | undefined): User {
     });
   }
   return user;
+}
+
+function checkCpus(cpus: number[]): number[] {
+  const allowed = getAffinity();
+  const wrong = cpus.find((cpu) => !allowed.includes(cpu));
+  if (wrong === undefined) return cpus;
+  throw new ArrakisError('ARK_USAGE', `processor ${wrong} is not there, or not for us`, {
+    hint: `there are: ${allowed.join(',')}`,
+  });
+}
+
+/** What of our environment goes along to another user: nothing that could be a secret of root's. */
+const PASSED = /^(PATH|TERM|LANG|LC_\w+|TZ|NODE_ENV|COLORTERM|NO_COLOR)$/;
+
+function environmentOf(user: User): NodeJS.ProcessEnv {
+  if (user.uid === process.getuid!()) return process.env;
+  const passed = Object.entries(process.env).filter(([name]) => PASSED.test(name));
+  return {
+    ...Object.fromEntries(passed),
+    USER: user.name,
+    LOGNAME: user.name,
+    HOME: user.home,
+  };
 }
 
 function checkScript(file: string, user: User): void {
@@ -120,7 +152,7 @@ function outcome(child: ChildProcess, file: string): Promise<number> {
       resolve(COMMAND_NOT_FOUND);
     });
     child.once('exit', (code, signal) => {
-      resolve(code ?? 128 + (signal === 'SIGKILL' ? 9 : signal === 'SIGINT' ? 2 : 15));
+      resolve(code ?? 128 + os.constants.signals[signal!]);
     });
   });
 }

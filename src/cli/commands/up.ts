@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { connect } from '../../arrakis/index.ts';
 import { ArrakisError } from '../../base/errors.ts';
@@ -10,7 +11,7 @@ import { pidPath, runDirectory, socketPath } from '../../control/paths.ts';
 import { isClaimed, readPid } from '../../control/run-directory.ts';
 import { printLine } from '../table.ts';
 
-const DAEMON = new URL('../../control/main.js', import.meta.url).pathname;
+const DAEMON = fileURLToPath(new URL('../../control/main.js', import.meta.url));
 const READY_MS = 10_000;
 const DOWN_MS = 5_000;
 const LOOK_EVERY_MS = 20;

@@ -6,6 +6,7 @@
  *
  * Without root: two applications on the software NIC, and kernel sockets on loopback to compare with.
  */
+import { fileURLToPath } from 'node:url';
 import { CLI, ECHO_APP, LabDaemon, VethLab } from '../../../bench/echo/lab.ts';
 import { benchEcho } from '../../../bench/echo/run.ts';
 import { ECHO_PORT } from '../../../bench/echo/systems.ts';
@@ -26,6 +27,7 @@ const LAB = {
 } as const;
 const TAP = { name: 'arktap0', host: '10.79.0.1', vnic: '10.79.0.2', prefix: 24 } as const;
 const VNICS = { direct: '10.78.0.10', switched: '10.78.0.11' } as const;
+const UDP_PING = fileURLToPath(new URL('../../../examples/udp-ping.js', import.meta.url));
 /** Short: the demo is to end within a minute. `arrakis bench echo` takes its time. */
 const MEASURE = { repetitions: 1, roundTrips: 5_000, saturateMs: 1_000, window: 512 } as const;
 
@@ -52,18 +54,19 @@ class Undo {
 export async function demo(once: boolean): Promise<void> {
   const root = process.getuid!() === 0;
   const undo = new Undo();
-  const interrupted = new Promise<void>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
-  });
+  const interrupt = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => interrupt.abort());
   try {
-    const body = root ? asRoot(undo, once, interrupted) : asUser(undo, once, interrupted);
-    await Promise.race([body, interrupted]);
+    await (root ? asRoot : asUser)(undo, once, interrupt.signal);
+  } catch (error) {
+    // A child that got the same Ctrl-C fails in its own way before we look at ours.
+    if (!interrupt.signal.aborted) throw error;
   } finally {
     await undo.all();
   }
 }
 
-async function asRoot(undo: Undo, once: boolean, interrupted: Promise<void>): Promise<void> {
+async function asRoot(undo: Undo, once: boolean, signal: AbortSignal): Promise<void> {
   printLine('Arrakis: an echo server in TypeScript, on virtual network cards of its own.\n');
   const lab = VethLab.create(LAB);
   undo.push(() => lab.close());
@@ -83,7 +86,7 @@ async function asRoot(undo: Undo, once: boolean, interrupted: Promise<void>): Pr
     undo,
     `${LAB.serverInterface},mode=switched,ip=${VNICS.switched}/24`,
   );
-  printLine('kernel clients (ping and UDP sockets) reach it, as user nobody:');
+  printLine('it runs as user nobody; kernel clients (ping, UDP sockets) reach it:');
   const rows = [
     await trafficRow('software NIC, over TAP', soft, null, parseIpv4(TAP.vnic)),
     await trafficRow('AF_XDP direct', direct, lab, parseIpv4(VNICS.direct)),
@@ -92,32 +95,34 @@ async function asRoot(undo: Undo, once: boolean, interrupted: Promise<void>): Pr
   printLine(
     indent(formatTable(['VNIC', 'address', 'pings', 'µs', 'UDP echoes', 'µs (p50)'], rows)),
   );
-  await measure(lab, [soft, direct, switched], daemon);
+  await measure(lab, [soft, direct, switched], daemon, signal);
   if (once) return;
-  await stayUp(undo, interrupted, ['--tap-name', TAP.name, '--tap-address', `${TAP.host}/24`], {
+  await stayUp(undo, signal, ['--tap-name', TAP.name, '--tap-address', `${TAP.host}/24`], {
     spec: `soft0,ip=${TAP.vnic}/${TAP.prefix}`,
-    invitation: `try: ping ${TAP.vnic}   echo hello | nc -u -w1 ${TAP.vnic} ${ECHO_PORT}`,
+    invitation: () => `try: ping ${TAP.vnic}   echo hello | nc -u -w1 ${TAP.vnic} ${ECHO_PORT}`,
   });
 }
 
-async function asUser(undo: Undo, once: boolean, interrupted: Promise<void>): Promise<void> {
+async function asUser(undo: Undo, once: boolean, signal: AbortSignal): Promise<void> {
   printLine('Arrakis: an echo server in TypeScript, on a virtual network card of its own.');
   printLine('Not root: the software NIC between applications. Root would add:');
   printLine('  - a TAP interface, so that ping, nc and every kernel program reach the VNIC');
   printLine('  - VNICs on real interfaces by AF_XDP, direct and switched');
   printLine('  - the application under another user than the daemon (sudo npm start)');
-  await measure(null, [], null);
+  await measure(null, [], null, signal);
   if (once) return;
-  await stayUp(undo, interrupted, ['--no-tap'], {
+  await stayUp(undo, signal, ['--no-tap'], {
     spec: 'soft0,ip=10.77.0.7/24',
-    invitation: 'another application may join: arrakis run --vnic soft0 -- examples/ping.js',
+    invitation: (dir) =>
+      `another application may join: ARRAKIS_DIR=${dir} node ${fileURLToPath(CLI)} run --vnic soft0 -- ` +
+      `${UDP_PING} 10.77.0.7`,
   });
 }
 
 /** The echo application under `arrakis run`. */
 function startEcho(daemon: LabDaemon, undo: Undo, spec: string): Running {
   const user = process.getuid!() === 0 ? ['--user', 'nobody'] : [];
-  const running = daemon.run(['--vnic', spec, ...user, '--', ECHO_APP.pathname]);
+  const running = daemon.run(['--vnic', spec, ...user, '--', ECHO_APP]);
   undo.push(() => running.stop());
   return running;
 }
@@ -149,18 +154,22 @@ async function measure(
   lab: VethLab | null,
   running: readonly Running[],
   daemon: LabDaemon | null,
+  signal: AbortSignal,
 ): Promise<void> {
+  signal.throwIfAborted();
   await Promise.all(running.map((r) => r.stop()));
   await daemon?.close();
   printLine('\nmeasuring, 64-byte packets, one client for all (a few seconds each) ...');
   const { rows, missing } = await benchEcho({
     ...MEASURE,
     only: [],
+    signal,
     progress: (line) => process.stderr.write(`  ${line}\n`),
     ...(lab === null ? {} : { lab }),
   });
   printLine();
   printLine(echoTable(rows));
+  if (missing.length > 0) printLine();
   for (const { system, reason } of missing) printLine(`left out: ${system}: ${reason}`);
   printLine('\nlonger runs and JSON: npm run --silent arrakis -- bench echo --json out.json');
 }
@@ -168,19 +177,20 @@ async function measure(
 /** A daemon and the echo application until Ctrl-C, with its counters. */
 async function stayUp(
   undo: Undo,
-  interrupted: Promise<void>,
+  signal: AbortSignal,
   daemonArgs: readonly string[],
-  what: { spec: string; invitation: string },
+  what: { spec: string; invitation: (dir: string) => string },
 ): Promise<void> {
+  signal.throwIfAborted();
   const daemon = await LabDaemon.start(undefined, daemonArgs);
   undo.push(() => daemon.close());
   startEcho(daemon, undo, what.spec);
-  printLine(`\nthe echo server stays up: ${what.spec}`);
-  printLine(what.invitation);
-  printLine(`the daemon's commands: ARRAKIS_DIR=${daemon.dir} ${CLI.pathname} ls\n`);
+  printLine(`\nthe echo server stays up, ${what.spec}; Ctrl-C ends it`);
+  printLine(what.invitation(daemon.dir));
+  printLine(`to look: ARRAKIS_DIR=${daemon.dir} node ${fileURLToPath(CLI)} ls\n`);
   const domain = await connect({ socket: socketPath(daemon.dir), name: 'demo' });
   undo.push(() => domain.close());
-  await watchCounters(domain, interrupted);
+  await watchCounters(domain, signal);
 }
 
 const indent = (text: string): string => text.replace(/^/gm, '  ');

@@ -6,12 +6,15 @@ import { formatNumber } from '../table.ts';
 const TERMINAL_EVERY_MS = 1_000;
 const ELSEWHERE_EVERY_MS = 10_000;
 
-/** Show what the VNICs moved until `end` resolves or the daemon goes. Ctrl-C ends it. */
-export async function watchCounters(domain: Domain, end: Promise<void>): Promise<void> {
+/** Show what the VNICs moved until `signal` is aborted or the daemon goes. */
+export async function watchCounters(domain: Domain, signal: AbortSignal): Promise<void> {
   const terminal = process.stdout.isTTY === true;
   let over = false;
   const finished = Promise.race([
-    end,
+    new Promise<void>((resolve) => {
+      signal.addEventListener('abort', () => resolve());
+      if (signal.aborted) resolve();
+    }),
     new Promise<void>((resolve) => domain.once('control-lost', () => resolve())),
   ]).then(() => {
     over = true;

@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
 import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { closeFd, closeForeign, closeLater, duplicateFd, eventfd, isOpen } from './fd.ts';
@@ -59,6 +63,28 @@ test('what may block whoever closes it last blocks nobody', async () => {
   assert.ok(tookMs < (LINGER_S * 1000) / 4, `closing took ${tookMs} ms`);
   assert.ok(await closed(fd));
   end();
+});
+
+test('a file whose path is longer than the kernel can tell is no eventfd', async () => {
+  const top = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-deep-'));
+  const home = process.cwd();
+  const name = 'd'.repeat(250);
+  let fd = -1;
+  try {
+    process.chdir(top);
+    for (let depth = 0; depth < 20; depth++) {
+      fs.mkdirSync(name);
+      process.chdir(name);
+    }
+    fd = fs.openSync('file', 'w');
+    assert.throws(() => fs.readlinkSync(`/proc/self/fd/${fd}`), { code: 'ENAMETOOLONG' });
+    closeForeign([fd]);
+    assert.ok(await closed(fd));
+  } finally {
+    process.chdir(home);
+    // Node's own removal works on whole paths, which are too long here.
+    spawnSync('rm', ['-rf', top]);
+  }
 });
 
 test('closing later goes on without the event loop', () => {

@@ -134,7 +134,12 @@ export function closeForeign(fds: number[]): boolean {
 
 /** True when `fd` is an eventfd, whoever made it. */
 export function isEventfd(fd: number): boolean {
-  return fs.readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+  try {
+    return fs.readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+  } catch {
+    // ENAMETOOLONG: a path of more than a page, which no eventfd has.
+    return false;
+  }
 }
 
 export function setNonBlocking(fd: number, on = true): void {

@@ -98,6 +98,8 @@ export class Domain extends EventEmitter<DomainEvents> {
     args: ArgsOf<O>,
     fds: readonly number[] = [],
   ): Promise<Answer<O>> {
+    // The kernel would refuse the descriptors (EPERM), which looks like a lost connection.
+    if (fds.length > 0 && !this.info.privileged) return Promise.reject(notForUsers(op));
     return this.#channel.request(op, args, fds);
   }
 
@@ -170,4 +172,10 @@ export async function connect(options: ConnectOptions = {}): Promise<Domain> {
     await domain.close();
     throw error;
   }
+}
+
+function notForUsers(op: Operation): ArrakisError {
+  return new ArrakisError('ARK_NOT_PERMITTED', `${op}: this domain may not send descriptors`, {
+    hint: "ask as root or as the daemon's own user, over a connection of its own",
+  });
 }

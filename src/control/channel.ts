@@ -3,10 +3,25 @@
  *
  * - The channel owns its socket. `send` takes no ownership of descriptors: a message that must wait holds duplicates.
  * - A reader that does not read is closed: the queue that waits for it is bounded in messages and in time.
+ * - The last close of a descriptor that a hostile peer chose may block for ever. What a `foreign` peer sent, or left
+ *   in the socket, is closed on another thread, and none is left for the kernel to drop.
  * - `onClose` comes exactly once, from a later turn of the event loop, whoever closed.
  */
-import { closeAll, closeFd, duplicateFd, setNonBlocking } from '../ffi/fd.ts';
-import { type Credentials, discard, receiveMessage, sendMessage } from '../ffi/unix.ts';
+import {
+  closeAll,
+  closeFd,
+  closeForeign,
+  closeLater,
+  duplicateFd,
+  setNonBlocking,
+} from '../ffi/fd.ts';
+import {
+  type Credentials,
+  type Received,
+  receiveMessage,
+  SCM_MAX_FD,
+  sendMessage,
+} from '../ffi/unix.ts';
 import { FdWatch } from '../ffi/watch.ts';
 import { LIMITS } from './limits.ts';
 
@@ -29,6 +44,7 @@ const buffer = Buffer.alloc(LIMITS.messageBytesMax);
 export class MessageChannel {
   readonly fd: number;
   readonly #events: ChannelEvents;
+  readonly #foreign: boolean;
   #watch: FdWatch | null;
   #paused = false;
   #keepsAlive = true;
@@ -37,11 +53,12 @@ export class MessageChannel {
   #stalledMs = 0;
   #retry: NodeJS.Timeout | null = null;
 
-  /** Takes over `fd`, a connected SOCK_SEQPACKET socket. */
-  constructor(fd: number, events: ChannelEvents) {
+  /** Takes over `fd`, a connected SOCK_SEQPACKET socket. `foreign`: the peer is not to be trusted. */
+  constructor(fd: number, events: ChannelEvents, options: { foreign?: boolean } = {}) {
     setNonBlocking(fd);
     this.fd = fd;
     this.#events = events;
+    this.#foreign = options.foreign ?? false;
     this.#watch = new FdWatch(fd, () => this.#onReadable());
   }
 
@@ -95,8 +112,9 @@ export class MessageChannel {
     this.#watch?.close();
     this.#watch = null;
     if (this.#retry !== null) clearInterval(this.#retry);
-    for (const { fds } of this.#waiting.splice(0)) closeAll(fds);
-    closeFd(this.fd);
+    for (const { fds } of this.#waiting.splice(0)) this.#drop(fds);
+    if (this.#foreign) closeLater(this.fd);
+    else closeFd(this.fd);
     setImmediate(() => this.#events.onClose(reason));
   }
 
@@ -118,7 +136,7 @@ export class MessageChannel {
         return;
       }
       this.#stalledMs = 0;
-      closeAll(fds);
+      this.#drop(fds);
       this.#waiting.shift();
     }
     if (this.#retry !== null) clearInterval(this.#retry);
@@ -139,26 +157,31 @@ export class MessageChannel {
 
   /** False when nothing more is there. */
   #receive(): boolean {
-    let received: ReturnType<typeof receiveMessage>;
+    let received: Received | null;
     try {
-      received = receiveMessage(this.fd, buffer, LIMITS.messageFdsMax);
+      received = receiveMessage(this.fd, buffer, SCM_MAX_FD);
     } catch (error) {
       this.close((error as Error).message);
       return false;
     }
     if (received === null) return false;
     if (received.length === 0) {
-      discard(received);
+      this.#drop(received.fds);
       this.close('the peer closed it');
       return false;
     }
     if (received.truncated || received.fds.length > LIMITS.messageFdsMax) {
-      discard(received);
+      this.#drop(received.fds);
       this.#events.onOversized();
       return true;
     }
     const text = buffer.toString('utf8', 0, received.length);
     this.#events.onMessage(text, received.fds, received.credentials);
     return true;
+  }
+
+  #drop(fds: number[]): void {
+    if (this.#foreign) closeForeign(fds);
+    else closeAll(fds);
   }
 }

@@ -3,12 +3,13 @@
  *
  * - Requests are served one at a time and answered in order; while one is served the next wait in the kernel.
  * - A connection that says nothing, or nothing sensible, is closed.
- * - Descriptors of a request are closed after it, whatever happened; an operation duplicates what it keeps.
+ * - Descriptors of a request are closed after it, whatever happened; an operation duplicates what it keeps. They come
+ *   from anybody: the close of one may block, so it must not happen here (channel.ts).
  */
 import { ArrakisError } from '../base/errors.ts';
-import { closeAll } from '../ffi/fd.ts';
+import { closeForeign } from '../ffi/fd.ts';
 import type { Credentials } from '../ffi/unix.ts';
-import { MessageChannel } from './channel.ts';
+import { type ChannelEvents, MessageChannel } from './channel.ts';
 import type { Peer } from './handler.ts';
 import { LIMITS } from './limits.ts';
 import { closeDomain, type Domain } from './objects/domain.ts';
@@ -38,14 +39,15 @@ export class Connection implements Peer {
     this.uid = domain?.uid ?? credentials.uid;
     this.gid = domain === null ? credentials.gid : domain.gid;
     this.pid = credentials.pid;
-    this.#channel = new MessageChannel(fd, {
+    const events: ChannelEvents = {
       onMessage: (text, fds, sender) => void this.#onMessage(text, fds, sender),
       onOversized: () => this.#refuseMessage(0, tooLarge()),
       onClose: (reason) => {
         this.#ended(reason);
         onClose(this);
       },
-    });
+    };
+    this.#channel = new MessageChannel(fd, events, { foreign: true });
     if (domain !== null) this.adopt(domain);
     else this.#helloTimer = setTimeout(() => this.close('it said no hello'), LIMITS.helloMsMax);
   }
@@ -70,7 +72,7 @@ export class Connection implements Peer {
     try {
       await this.#serve(text, fds, sender);
     } finally {
-      closeAll(fds);
+      closeForeign(fds);
       this.#channel.resume();
     }
   }

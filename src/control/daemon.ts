@@ -3,8 +3,8 @@
  * It touches no packet; when it ends the device processes end with it, and everything a client held is reclaimed.
  */
 import { VERSION } from '../base/version.ts';
-import { closeFd } from '../ffi/fd.ts';
-import { acceptUnix, type Credentials, peerCredentials } from '../ffi/unix.ts';
+import { closeFd, closeLater } from '../ffi/fd.ts';
+import { acceptUnix, type Credentials, passRights, peerCredentials } from '../ffi/unix.ts';
 import { FdWatch } from '../ffi/watch.ts';
 import { Connection } from './connection.ts';
 import type { DeviceEvents, NicDevice, OpenInterface } from './devices/device.ts';
@@ -102,12 +102,16 @@ export class Daemon {
     const { uid, pid } = credentials;
     this.plane.counters.connections++;
     const ofUid = this.#perUid.get(uid) ?? 0;
-    if (ofUid >= LIMITS.connectionsPerUidMax || this.#connections.size >= LIMITS.connectionsMax) {
+    const privileged = this.plane.isPrivileged(uid);
+    const most = LIMITS.connectionsMax - (privileged ? 0 : LIMITS.connectionsReserved);
+    if (ofUid >= LIMITS.connectionsPerUidMax || this.#connections.size >= most) {
       this.plane.counters.connectionsRefused++;
       this.plane.log('warn', 'connection refused: too many', { uid, pid });
-      closeFd(fd);
+      closeLater(fd);
       return;
     }
+    // Everybody else gets EPERM from the kernel: the listening socket takes none, and what it accepts inherits that.
+    if (privileged) passRights(fd, true);
     this.#serve(fd, credentials, null);
   }
 

@@ -16,6 +16,10 @@ export const LIMITS = {
   /** Connections of one uid, and of everybody. */
   connectionsPerUidMax: 64,
   connectionsMax: 512,
+  /** Of `connectionsMax`, kept for privileged users: others together get the rest. */
+  connectionsReserved: 64,
+  /** Connections that wait to be accepted. */
+  listenBacklog: 1024,
   /** Replies and events that wait for a slow reader, and how long it may make them wait. */
   sendQueueMax: 64,
   sendStallMsMax: 5_000,

@@ -85,6 +85,8 @@ export function protocolDocument(): string {
     `Version ${PROTOCOL_VERSION}. A \`SOCK_SEQPACKET\` Unix socket; one JSON object a message, at most ` +
       `${LIMITS.messageBytesMax} bytes; descriptors by \`SCM_RIGHTS\`, at most ${LIMITS.messageFdsMax}.`,
     '',
+    '- Only root and the daemon’s own user send descriptors, over connections of their own: from others, and over ' +
+      'prepared channels, the kernel refuses them with EPERM (`SO_PASSRIGHTS`, Linux 6.16 and later).',
     '- Request: `{"id": 1, "op": "list", ...}`. `id` is the caller’s, from 1 up; fields that are not listed are refused.',
     '- Reply: `{"id": 1, "ok": true, ...}` or `{"id": 1, "ok": false, "error": {"code", "message", "hint"?}}`. ' +
       'A message that cannot be read is answered with id 0.',

@@ -223,9 +223,9 @@ export const OPERATIONS = {
   },
   'capture.start': {
     doc:
-      'Have the domain that owns a VNIC record its packets, as pcapng, into a writable descriptor ' +
-      '(file, pipe, socket or character device).',
-    caller: 'domain',
+      'Have the domain that owns a VNIC record its packets, as pcapng, into a descriptor that is open for writing ' +
+      'only (file, pipe or character device, no terminal).',
+    caller: 'privileged',
     args: z.strictObject({
       ...vnicArg,
       snaplen: z.int().min(64).max(LIMITS.snaplenMax).optional(),

@@ -7,7 +7,8 @@
 import fs from 'node:fs';
 import { ArrakisError } from '../base/errors.ts';
 import { closeFd, tryLock } from '../ffi/fd.ts';
-import { listenUnix, SOCK_SEQPACKET } from '../ffi/unix.ts';
+import { listenUnix, passRights, SOCK_SEQPACKET } from '../ffi/unix.ts';
+import { LIMITS } from './limits.ts';
 import { pidPath, portsPath, socketPath } from './paths.ts';
 
 const ATTEMPTS_MAX = 5;
@@ -31,11 +32,15 @@ export class RunDirectory {
     return new RunDirectory(path, lockFd);
   }
 
-  /** The listening control socket. Anybody may connect to root's: credentials decide what they may do. */
+  /**
+   * The listening control socket. Anybody may connect to root's: credentials decide what they may do. It takes no
+   * descriptors; the daemon allows them to privileged connections.
+   */
   listen(): number {
     const path = socketPath(this.path);
     fs.rmSync(path, { force: true });
-    const fd = listenUnix(path, SOCK_SEQPACKET);
+    const fd = listenUnix(path, SOCK_SEQPACKET, LIMITS.listenBacklog);
+    passRights(fd, false);
     fs.chmodSync(path, process.getuid!() === 0 ? 0o666 : 0o600);
     return fd;
   }

@@ -2,7 +2,7 @@
  * Unix sockets with what `node:net` leaves out: descriptors (SCM_RIGHTS), kernel-checked credentials
  * (SO_PEERCRED, SCM_CREDENTIALS) and message boundaries (SOCK_SEQPACKET). See unix(7), cmsg(3).
  */
-import { ArrakisError, SystemError } from '../base/errors.ts';
+import { ArrakisError, isErrno, SystemError } from '../base/errors.ts';
 import { closeAll, closeFd } from './fd.ts';
 import { addressOf, bind, check, EAGAIN, EINTR, errno, errnoName, keepAlive } from './libc.ts';
 import {
@@ -38,10 +38,13 @@ const recvmsg = bind<(fd: number, header: Uint8Array, flags: number) => number>(
 ]);
 
 const SOL_SOCKET = 1;
+const SO_OOBINLINE = 10;
 const SO_PASSCRED = 16;
 const SO_PEERCRED = 17;
 const SO_RCVTIMEO = 20;
 const SO_SNDTIMEO = 21;
+/** Since Linux 6.16. */
+const SO_PASSRIGHTS = 83;
 const SCM_RIGHTS = 1;
 const SCM_CREDENTIALS = 2;
 const MSG_CTRUNC = 0x08;
@@ -50,6 +53,9 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const SUN_PATH_MAX = 107;
 const CMSG_HEADER = 16;
+
+/** The most descriptors that one message can carry: with room for so many the kernel never drops one. */
+export const SCM_MAX_FD = 253;
 
 export const SOCK_STREAM = 1;
 export const SOCK_SEQPACKET = 5;
@@ -133,6 +139,28 @@ export function acceptUnix(fd: number): number {
 /** Have every received message carry its sender's credentials. */
 export function passCredentials(fd: number): void {
   setSocketOption(fd, SOL_SOCKET, SO_PASSCRED, 1, 'SO_PASSCRED');
+}
+
+/**
+ * Whether `fd` takes descriptors. When it does not, who sends some gets EPERM, also before a connection is accepted:
+ * accepted sockets have what the listening one has. False where the kernel cannot do that (before 6.16).
+ */
+export function passRights(fd: number, on: boolean): boolean {
+  try {
+    setSocketOption(fd, SOL_SOCKET, SO_PASSRIGHTS, on ? 1 : 0, 'SO_PASSRIGHTS');
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOPROTOOPT')) return false;
+    throw error;
+  }
+}
+
+/**
+ * Have urgent bytes come with the others. Otherwise a receive drops them, and closes the descriptors that they carry.
+ * Where the kernel knows no urgent bytes on such sockets, there are none.
+ */
+export function receiveOutOfBandInline(fd: number): void {
+  setSocketOption(fd, SOL_SOCKET, SO_OOBINLINE, 1, 'SO_OOBINLINE');
 }
 
 /** Credentials of the process that connected, or made the pair. */

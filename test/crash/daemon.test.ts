@@ -10,7 +10,7 @@ import { findLeftovers, removeLeftovers } from '../../src/control/leftovers.ts';
 import { LIMITS } from '../../src/control/limits.ts';
 import { pidPath, socketPath } from '../../src/control/paths.ts';
 import { closeAll, closeFd, eventfd } from '../../src/ffi/fd.ts';
-import { connectUnix, peerCredentials, SOCK_STREAM } from '../../src/ffi/unix.ts';
+import { connectUnix, peerCredentials, SOCK_STREAM, socketPair } from '../../src/ffi/unix.ts';
 import { rootMissing } from '../support/privilege.ts';
 import { sleep, until } from '../support/until.ts';
 import {
@@ -220,14 +220,18 @@ describe('bad clients', () => {
     const args = { vnic: vnic.id };
     assert.equal(client.codeOfRequest('capture.start', args), 'ARK_BAD_MESSAGE');
     assert.equal(client.codeOfRequest('capture.start', args, [file, file]), 'ARK_BAD_MESSAGE');
-    for (const fd of [readOnly, directory, bell]) {
+    // The application gets the descriptor: it must not be able to read, nor to drive a terminal.
+    const both = fs.openSync('/dev/null', 'r+');
+    const terminal = fs.openSync('/dev/ptmx', fs.constants.O_WRONLY | fs.constants.O_NOCTTY);
+    const sockets = socketPair(SOCK_STREAM);
+    for (const fd of [readOnly, directory, bell, both, terminal, sockets[0]]) {
       assert.equal(client.codeOfRequest('capture.start', args, [fd]), 'ARK_BAD_ARGUMENT');
     }
     assert.equal(client.codeOfRequest('list', {}, [file]), 'ARK_BAD_MESSAGE');
-    // More than a message may carry: they never arrive.
+    // More than a message may carry: they arrive, and are closed.
     assert.equal(client.codeOfRequest('list', {}, new Array(40).fill(file)), 'ARK_BAD_MESSAGE');
     client.close();
-    closeAll([readOnly, file, directory, bell]);
+    closeAll([readOnly, file, directory, bell, both, terminal, ...sockets]);
     await until(() => fdCount(daemon.pid) === before, 2000, 'the daemon kept no descriptor');
     await vnic.close();
     await domain.close();

@@ -8,9 +8,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { z } from 'zod';
 import { ArrakisError, ERROR_CODES, type ErrorCode } from '../../base/errors.ts';
-import { closeAll, closeFd } from '../../ffi/fd.ts';
-import { SOCK_SEQPACKET, socketPair } from '../../ffi/unix.ts';
-import { MessageChannel } from '../channel.ts';
+import { closeFd, closeForeign } from '../../ffi/fd.ts';
+import { passRights, SOCK_SEQPACKET, socketPair } from '../../ffi/unix.ts';
+import { type ChannelEvents, MessageChannel } from '../channel.ts';
 import { LIMITS } from '../limits.ts';
 import type { Log } from '../log.ts';
 
@@ -149,9 +149,9 @@ export class DeviceProcess {
     };
     child.once('error', (error) => end(error.message));
     child.once('exit', (code, signal) => end(signal === null ? `exit code ${code}` : signal));
-    this.#channel = new MessageChannel(ours, {
+    const events: ChannelEvents = {
       onMessage: (text, fds) => {
-        closeAll(fds);
+        closeForeign(fds);
         this.#onMessage(text);
       },
       onOversized: () => child.kill('SIGKILL'),
@@ -159,7 +159,10 @@ export class DeviceProcess {
       onClose: () => {
         if (!this.#closing) child.kill('SIGKILL');
       },
-    });
+    };
+    // It has nothing to send but text; hostile applications talk to it.
+    passRights(ours, false);
+    this.#channel = new MessageChannel(ours, events, { foreign: true });
     log('info', 'device process started', { device: name, pid: child.pid, fd: CONTROL_FD });
     this.#options.onStart();
     for (const wake of this.#waiters.splice(0)) wake();

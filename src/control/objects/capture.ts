@@ -3,6 +3,7 @@
  * the descriptor that the other one gave. It ends with the VNIC, with its starter, or by `capture.stop`.
  */
 import fs from 'node:fs';
+import { isatty } from 'node:tty';
 import { ArrakisError } from '../../base/errors.ts';
 import { callerOf, handler } from '../handler.ts';
 import { LIMITS } from '../limits.ts';
@@ -77,17 +78,23 @@ export class CaptureTable {
   }
 }
 
-/** Refuses what a stream of bytes cannot be written to. The kernel's fdinfo tells how it was opened (proc(5)). */
+/**
+ * Refuses what a stream of bytes cannot be written to, and what gives the application more than that: what can be read
+ * as well, and a terminal (which takes ioctls besides). The kernel's fdinfo tells how it was opened (proc(5)).
+ */
 function requireSink(fd: number): void {
-  const stat = fs.fstatSync(fd);
-  const kind = stat.isFile() || stat.isFIFO() || stat.isSocket() || stat.isCharacterDevice();
   const flags = /^flags:\s*([0-7]+)$/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'));
-  const writable = flags !== null && (Number.parseInt(flags[1]!, 8) & O_ACCMODE) !== 0;
-  if (kind && writable) return;
+  const writeOnly =
+    flags !== null && (Number.parseInt(flags[1]!, 8) & O_ACCMODE) === fs.constants.O_WRONLY;
+  const stat = writeOnly ? fs.fstatSync(fd) : null;
+  const kind = stat === null || stat.isFile() || stat.isFIFO() || stat.isCharacterDevice();
+  if (writeOnly && kind && !isatty(fd)) return;
   throw new ArrakisError(
     'ARK_BAD_ARGUMENT',
-    `the descriptor is not ${kind ? 'open for writing' : 'a file, pipe, socket or character device'}`,
-    { hint: 'pass one that pcapng can be written into' },
+    writeOnly
+      ? 'the descriptor is not a file, pipe or character device, or it is a terminal'
+      : 'the descriptor is not open for writing only',
+    { hint: 'pass a file, or the writing end of a pipe: the application gets it' },
   );
 }
 

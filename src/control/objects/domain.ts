@@ -7,7 +7,7 @@
  */
 import { ArrakisError } from '../../base/errors.ts';
 import { closeFd } from '../../ffi/fd.ts';
-import { passCredentials, SOCK_SEQPACKET, socketPair } from '../../ffi/unix.ts';
+import { passCredentials, passRights, SOCK_SEQPACKET, socketPair } from '../../ffi/unix.ts';
 import { callerOf, handler } from '../handler.ts';
 import type { ControlPlane } from '../plane.ts';
 import { type EventName, type EventOf, type ObjectInfo, PROTOCOL_VERSION } from '../protocol.ts';
@@ -120,6 +120,7 @@ export const prepare = handler(
     let adopted = false;
     try {
       passCredentials(ours);
+      passRights(ours, false);
       const vnics = plans.map((plan) => reserveVnic(plane, domain, plan, { prepared: true }));
       adopted = true;
       plane.host.adoptChannel(ours, domain);

@@ -44,7 +44,7 @@ describe('bpf', { skip }, () => {
       [255, 0xfe_ff_ff_ff_ff_ff],
     ] as const) {
       const guard = guardProgram(maps, { id, mac, frameLengthMax: 1514 });
-      for (const program of [steerProgram(maps), guard, deliverProgram(maps, id)]) {
+      for (const program of [steerProgram(maps, mac), guard, deliverProgram(maps, id)]) {
         closeFd(loadXdpProgram('ark_test', program.encode()));
       }
     }

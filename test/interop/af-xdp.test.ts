@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { parseIpv4, parseMac } from '../../src/base/address.ts';
 import { NIC_STATE } from '../../src/device/nic.ts';
 import { findStaleLinks, removeStaleLinks, XdpInterface } from '../../src/drivers/af-xdp/attach.ts';
 import { setGro } from '../../src/ffi/ethtool.ts';
-import { POLLIN, pollOne } from '../../src/ffi/fd.ts';
+import { closeFd, POLLIN, pollOne, writeFd } from '../../src/ffi/fd.ts';
 import {
   linkByName,
   listLinks,
@@ -13,6 +14,8 @@ import {
   setLinkDown,
   setLinkUp,
 } from '../../src/ffi/netlink/index.ts';
+import { openPacketSocket } from '../../src/ffi/packet.ts';
+import { udpFrame } from '../support/frames.ts';
 import { LeakCheck } from '../support/leaks.ts';
 import { isolateNetwork } from '../support/network.ts';
 import { requirePackage, rootMissing } from '../support/privilege.ts';
@@ -25,6 +28,7 @@ import {
   Lab,
   Outcome,
   Responder,
+  THERE,
   udpClient,
 } from './af-xdp.harness.ts';
 
@@ -93,6 +97,23 @@ for (const kind of ['direct', 'switched'] as const) {
         assert.equal(vnic.counters().rxPackets, 500);
       } finally {
         server.close();
+      }
+    });
+
+    test('frames for another station stay with the kernel, whatever address they carry', async () => {
+      const vnic = lab.attach(kind, [flow('any', '10.9.0.50')]);
+      const socket = lab.far.run(() => openPacketSocket(linkByName(FAR_INTERFACE)!.index));
+      try {
+        const send = (mac: number): void => {
+          const to = { mac, ip: parseIpv4('10.9.0.50'), port: 7 };
+          writeFd(socket, udpFrame({ ...THERE, port: 9999 }, to, Buffer.alloc(32)));
+        };
+        for (let i = 0; i < 3; i++) send(parseMac('02:de:ad:be:ef:01'));
+        send(HERE.mac);
+        await until(() => vnic.counters().rxPackets > 0, 2000, 'the frame that is for us');
+        assert.equal(vnic.counters().rxPackets, 1);
+      } finally {
+        closeFd(socket);
       }
     });
 

@@ -14,7 +14,7 @@ const MAC = parseMac('02:00:fe:dc:ba:98');
 
 test('every label is there, and every counter has its place', () => {
   const guard = guardProgram(MAPS, { id: 3, mac: MAC, frameLengthMax: 1514 });
-  for (const program of [steerProgram(MAPS), deliverProgram(MAPS, 3), guard]) {
+  for (const program of [steerProgram(MAPS, MAC), deliverProgram(MAPS, 3), guard]) {
     assert.equal(program.encode().length, program.length * 8);
   }
   assert.ok(COUNT_TX < COUNTS_PER_VNIC);

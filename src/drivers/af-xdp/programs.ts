@@ -69,6 +69,9 @@ const MD_DATA_END = 4;
 const MD_RX_QUEUE_INDEX = 16;
 
 // Ethernet, IPv4 (RFC 791) and ARP (RFC 826) from the frame's first byte. 16-bit constants as loaded from memory.
+const ETH_DST = 0;
+/** Of the first byte of a MAC address: a group, not a station (IEEE 802). */
+const GROUP_BIT = 1;
 const ETH_SRC = 6;
 const ETH_TYPE = 12;
 const ETHERTYPE_IPV4 = 0x0008;
@@ -189,11 +192,17 @@ function redirect(asm: Assembler, map: [number, string], key: Register, otherwis
   asm.call('redirect_map').exit();
 }
 
-/** Receive side of the interface: give each VNIC its flows, and everything else to the kernel. */
-export function steerProgram(maps: SwitchMaps): Assembler {
+/**
+ * Receive side of the interface with this `mac`: give each VNIC its flows, and everything else to the kernel. A
+ * promiscuous interface also receives frames for others: those are not ours to take, whatever address they carry.
+ */
+export function steerProgram(maps: SwitchMaps, mac: Mac): Assembler {
   const asm = new Assembler();
   entry(asm);
   need(asm, IP_MIN_END, 'pass');
+  asm.ldx(1, R1, DATA, ETH_DST).andImm(R1, GROUP_BIT).jneImm(R1, 0, 'ours');
+  sameMac(asm, ETH_DST, mac, 'pass');
+  asm.label('ours');
   asm
     .ldx(2, R1, DATA, ETH_TYPE)
     .jeqImm(R1, ETHERTYPE_ARP, 'arp')

@@ -37,7 +37,7 @@ export class XdpSwitch {
     this.maps = createMaps();
     try {
       this.flows = new FlowTable(this.maps.flows);
-      const steer = loadProgram('ark_steer', programs.steerProgram(this.maps));
+      const steer = loadProgram('ark_steer', programs.steerProgram(this.maps, link.mac));
       try {
         ({ link: this.#link, mode: this.mode } = attachSteer(steer, link));
       } finally {

@@ -42,6 +42,11 @@ export class Arena {
     this.u32 = new Uint32Array(buffer);
   }
 
+  /** What every mapping begins at a multiple of: no page can be larger. */
+  get alignBytes(): number {
+    return ALIGN;
+  }
+
   /** Map `length` bytes of `fd` from `fileOffset` (a multiple of 4096), shared. Their offset. `fd` may be closed. */
   mapShared(fd: number, length: number, fileOffset: number): number {
     const { at, index } = this.#find(length);
@@ -62,8 +67,8 @@ export class Arena {
   unmap(at: number): void {
     const index = this.#extents.findIndex((extent) => extent.at === at);
     assert(index >= 0, 'an extent is unmapped once');
-    const [extent] = this.#extents.splice(index, 1);
-    mapZeroAt(this.address + at, extent!.length);
+    mapZeroAt(this.address + at, this.#extents[index]!.length);
+    this.#extents.splice(index, 1);
   }
 
   /** Bytes that are mapped; for leak tests. */

@@ -5,9 +5,9 @@
  * - JavaScript may still hold views of a mapping after it was released, so `release` does not leave a hole behind:
  *   it puts empty private pages in its place, and stale views read zeros.
  */
-import { ArrakisError } from '../base/errors.ts';
+import { ArrakisError, SystemError } from '../base/errors.ts';
 import { closeFd, fcntl } from './fd.ts';
-import { bind, check, viewOf } from './libc.ts';
+import { bind, check, errnoName, viewOf } from './libc.ts';
 
 const mmap = bind<
   (addr: number, length: number, prot: number, flags: number, fd: number, offset: number) => number
@@ -16,6 +16,9 @@ const munmap = bind<(addr: number, length: number) => number>('munmap', 'int', [
   'uintptr_t',
   'size_t',
 ]);
+const mremap = bind<
+  (old: number, oldLength: number, length: number, flags: number, address: number) => number
+>('mremap', 'intptr_t', ['uintptr_t', 'size_t', 'size_t', 'int', 'uintptr_t']);
 const memfdCreateCall = bind<(name: string, flags: number) => number>('memfd_create', 'int', [
   'str',
   'uint',
@@ -30,6 +33,8 @@ const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 const MAP_POPULATE = 0x8000;
+const MREMAP_MAYMOVE = 1;
+const MREMAP_FIXED = 2;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 const F_ADD_SEALS = 1033;
@@ -92,15 +97,27 @@ export function reserve(length: number): number {
   return check(mmap(0, length, PROT_READ | PROT_WRITE, flags, -1, 0), 'mmap', 'reserve', length);
 }
 
-/** Map `length` bytes of `fd` from `offset`, shared, over whatever was at `address`. */
+/**
+ * Map `length` bytes of `fd` from `offset`, shared, over whatever was at `address`. When that fails, what was there is
+ * still there: MAP_FIXED would first take it away and then ask the file, and the next allocation of anybody in this
+ * process would fall into the hole. So the file is mapped elsewhere, and moved once it is.
+ */
 export function mapSharedAt(address: number, fd: number, length: number, offset: number): void {
-  check(
-    mmap(address, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, offset),
+  const made = check(
+    mmap(0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset),
     'mmap',
     `fd ${fd}`,
     length,
     `offset ${offset}`,
   );
+  const flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+  const moved = mremap(made, length, length, flags, address);
+  if (moved >= 0) return;
+  const error = new SystemError('mremap', errnoName(), [length, 'MREMAP_FIXED']);
+  // The kernel may have made room before it found out.
+  mapZeroAt(address, length);
+  munmap(made, length);
+  throw error;
 }
 
 /** Put empty private pages over whatever was at `address`. */

@@ -115,6 +115,26 @@ export function closeLater(fd: number): void {
   closer.create(thread, closer.attributes, closer.start, fd);
 }
 
+const FIONREAD = 0x541b;
+const SHUT_RDWR = 2;
+const ioctlCall = bind<(fd: number, request: number, argument: Uint8Array) => number>(
+  'ioctl',
+  'int',
+  ['int', 'ulong', 'void *'],
+);
+const shutdownCall = bind<(fd: number, how: number) => number>('shutdown', 'int', ['int', 'int']);
+const unread = Buffer.alloc(4);
+
+/**
+ * Close our end of a hostile peer's stream socket. What it has sent and we have not read may carry descriptors, which
+ * are closed with it. At once when there is nothing of the kind, and after `shutdown` nothing can come any more.
+ */
+export function closeStream(fd: number): void {
+  shutdownCall(fd, SHUT_RDWR);
+  if (ioctlCall(fd, FIONREAD, unread) === 0 && unread.readInt32LE(0) === 0) closeFd(fd);
+  else closeLater(fd);
+}
+
 /**
  * Close descriptors that a hostile peer has sent. Memory and eventfds are closed at once, as their last close does not
  * wait for anybody; anything else by `closeLater`. True when there was nothing else. Empties `fds`.

@@ -41,6 +41,8 @@ export const VIOLATION = {
   outsideMemory: -5,
   /** A device-readable descriptor after a writable one, or a whole chain in the wrong direction. */
   direction: -6,
+  /** A chain of more descriptors than this device takes. */
+  longChain: -7,
 } as const satisfies Record<string, number>;
 export type Violation = (typeof VIOLATION)[keyof typeof VIOLATION];
 
@@ -105,6 +107,8 @@ export interface SplitDeviceOptions {
   used: number;
   /** First entry of the available ring to take; the used ring goes on from the same count. */
   base: number;
+  /** Descriptors that a chain may have; without it, as many as the ring. */
+  segmentsMax?: number;
   /** VIRTIO_RING_F_EVENT_IDX was negotiated. */
   eventIdx: boolean;
 }
@@ -137,6 +141,7 @@ export class SplitDevice {
 
   readonly #arena: Arena;
   readonly #memory: GuestMemory;
+  readonly #segmentsMax: number;
   readonly #eventIdx: boolean;
   readonly #mask: number;
   // Indices into the arena's u16 and u32 views.
@@ -155,8 +160,9 @@ export class SplitDevice {
     assert(isRingSize(options.size), 'a ring size is a power of two');
     assert(options.desc % DESC_ALIGN === 0 && options.used % USED_ALIGN === 0, 'a ring is aligned');
     this.size = options.size;
-    this.segmentAt = new Uint32Array(options.size);
-    this.segmentLength = new Uint32Array(options.size);
+    this.#segmentsMax = Math.min(options.segmentsMax ?? options.size, options.size);
+    this.segmentAt = new Uint32Array(this.#segmentsMax);
+    this.segmentLength = new Uint32Array(this.#segmentsMax);
     this.#arena = arena;
     this.#memory = memory;
     this.#eventIdx = options.eventIdx;
@@ -231,7 +237,9 @@ export class SplitDevice {
     let readable = 0;
     let total = 0;
     for (;;) {
-      if (count === this.size) return this.broken(VIOLATION.loop);
+      if (count === this.#segmentsMax) {
+        return this.broken(count === this.size ? VIOLATION.loop : VIOLATION.longChain);
+      }
       const at = this.#desc32 + index * 4;
       const length = u32[at + 2]!;
       const flagsNext = u32[at + 3]!;

@@ -6,15 +6,14 @@
  * - Memory is mapped only when it cannot be shrunk under us (sealed), unless the port was made for trusted clients.
  * - Kick, call and error descriptors must be eventfds: polling or writing anything else could block the device
  *   (a FUSE file's poll waits for its server; a full pipe waits for its reader).
+ * - Any descriptor may arrive, and the last close of some lasts as long as their owner likes: see `closeForeign`.
  * - A ring runs from SET_VRING_KICK to GET_VRING_BASE. Descriptors that arrive are ours and closed with their ring.
  */
-import fs from 'node:fs';
 import { ArrakisError } from '../base/errors.ts';
 import type { Arena } from '../ffi/arena.ts';
-import { closeAll, closeFd, setNonBlocking } from '../ffi/fd.ts';
-import { requireSealed } from '../ffi/memory.ts';
+import { closeFd, closeForeign, closeStream, isEventfd, setNonBlocking } from '../ffi/fd.ts';
 import { signalPeer } from '../ffi/peer-eventfd.ts';
-import { sendMessage } from '../ffi/unix.ts';
+import { receiveOutOfBandInline, sendMessage } from '../ffi/unix.ts';
 import {
   GuestMemory,
   locateRing,
@@ -24,6 +23,7 @@ import {
   violationName,
 } from './split-device.ts';
 import { isRingSize } from './split-layout.ts';
+import { checkTotal, type MemoryRules, mapRegion } from './vhost-backend-memory.ts';
 import { refuse, type VhostMessage, VhostReceiver } from './vhost-receiver.ts';
 import {
   decodeMemReg,
@@ -49,15 +49,14 @@ import {
 } from './vhost-user.ts';
 
 const MESSAGES_MAX = 64;
-const PAGE = 4096;
 
-export interface BackendOptions {
+export interface BackendOptions extends MemoryRules {
   /** Feature bits of the device beyond those that every back-end has (BASE_FEATURES). */
   features: bigint;
   queueCount: number;
   queueSizeMax: number;
-  /** Map memory that its owner could still shrink. A client could end the device by that: only for trusted ones. */
-  allowUnsealed: boolean;
+  /** Descriptors that a chain may have; without it, as many as its ring. */
+  segmentsMax?: number;
   /** What GET_CONFIG reads, when the device has a configuration space to offer. */
   config?: Uint8Array;
 }
@@ -109,6 +108,7 @@ export class VhostBackend {
   /** Serve `fd`, one end of a connected SOCK_STREAM socket. The session owns it. */
   constructor(fd: number, host: BackendHost, options: BackendOptions) {
     setNonBlocking(fd);
+    receiveOutOfBandInline(fd);
     this.#fd = fd;
     this.#receiver = new VhostReceiver(fd);
     this.#host = host;
@@ -165,15 +165,19 @@ export class VhostBackend {
         const message = this.#receiver.next();
         if (message === 'end') return 'closed by the client';
         if (message === 'wait') return null;
+        let harmless = false;
         try {
           this.#handle(message);
         } finally {
-          closeAll(message.fds);
+          harmless = closeForeign(message.fds);
         }
+        // Memory of a trusted client may be any file.
+        if (!harmless && !this.#options.allowUnsealed) refuse('a descriptor of no use here');
       }
       return null;
     } catch (error) {
-      if (error instanceof ArrakisError) return error.message;
+      // A failed call of Node's, such as on a file that is no memory, is the client's failure as well.
+      if (error instanceof ArrakisError || isCallFailure(error)) return error.message;
       throw error;
     }
   }
@@ -186,7 +190,7 @@ export class VhostBackend {
     this.#unmap(this.#memory.regions);
     this.#memory = new GuestMemory([]);
     this.#receiver.close();
-    closeFd(this.#fd);
+    closeStream(this.#fd);
   }
 
   /** Act on one message. A handler takes the descriptors that it keeps out of `fds`. */
@@ -338,6 +342,7 @@ export class VhostBackend {
   }
 
   #setMemory(table: readonly MemRegion[], fds: number[]): null {
+    checkTotal(table, this.#options);
     if (fds.length !== table.length) refuse('a memory table comes with one descriptor a region');
     const mapped: MappedRegion[] = [];
     try {
@@ -356,6 +361,7 @@ export class VhostBackend {
     const region = decodeMemReg(payload) ?? refuse('a memory region is malformed');
     if (fds.length !== 1) refuse('ADD_MEM_REG comes with one descriptor');
     if (this.#memory.regions.length === REGIONS_MAX) refuse('too many memory regions');
+    checkTotal([...this.#memory.regions, region], this.#options);
     const mapped = this.#map(region, fds[0]!);
     this.#replaceMemory([...this.#memory.regions, mapped]);
     return null;
@@ -374,13 +380,8 @@ export class VhostBackend {
     return null;
   }
 
-  /** Check and map one region. Past its end an access would be SIGBUS, so the file must be as long as it claims. */
   #map(region: MemRegion, fd: number): MappedRegion {
-    if (!this.#options.allowUnsealed) requireSealed(fd);
-    if (region.offset % PAGE !== 0) refuse('the offset of a memory region is not page-aligned');
-    if (fs.fstatSync(fd).size < region.offset + region.size)
-      refuse('a memory region passes its file');
-    return { ...region, at: this.#host.arena.mapShared(fd, region.size, region.offset) };
+    return mapRegion(this.#host.arena, region, fd, this.#options);
   }
 
   /** Go over to other memory. Running rings are found again in it; one that is not there ends the session. */
@@ -439,6 +440,7 @@ export class VhostBackend {
       ...place,
       size: ring.size,
       base: ring.base,
+      segmentsMax: this.#options.segmentsMax ?? ring.size,
       eventIdx: hasFeature(this.#features, FEATURE.VIRTIO_RING_F_EVENT_IDX),
     });
   }
@@ -484,11 +486,13 @@ export class VhostBackend {
     }
     if (value !== index || fds.length !== 1) refuse('one descriptor comes with a ring');
     const fd = fds[0]!;
-    if (fs.readlinkSync(`/proc/self/fd/${fd}`) !== 'anon_inode:[eventfd]') {
-      refuse('a ring descriptor is not an eventfd');
-    }
+    if (!isEventfd(fd)) refuse('a ring descriptor is not an eventfd');
     setNonBlocking(fd);
     fds.length = 0;
     return { ring, fd };
   }
+}
+
+function isCallFailure(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'syscall' in error && 'code' in error;
 }

@@ -3,9 +3,15 @@
  * message come with its first byte (unix(7)) and belong to whoever takes the message.
  */
 import { ArrakisError } from '../base/errors.ts';
-import { closeAll } from '../ffi/fd.ts';
+import { closeForeign } from '../ffi/fd.ts';
 import { receiveMessage } from '../ffi/unix.ts';
 import { decodeHeader, HEADER_LEN, type MessageHeader, REGIONS_MAX } from './vhost-user.ts';
+
+/**
+ * Descriptors that one message can carry (unix(7)). There is room for all of them, though no good client sends so many:
+ * what does not fit the kernel closes on our time, and that close may last.
+ */
+const SCM_MAX_FD = 253;
 
 export interface VhostMessage {
   header: MessageHeader;
@@ -53,12 +59,12 @@ export class VhostReceiver {
 
   /** Close the descriptors of a message that was not completed. */
   close(): void {
-    closeAll(this.#fds.splice(0));
+    closeForeign(this.#fds);
   }
 
   #read(): 'wait' | 'end' | 'more' {
     const part = Buffer.alloc(this.#bytes.length - this.#have);
-    const received = receiveMessage(this.#fd, part, REGIONS_MAX);
+    const received = receiveMessage(this.#fd, part, SCM_MAX_FD);
     if (received === null) return 'wait';
     this.#fds.push(...received.fds);
     if (received.truncated || this.#fds.length > REGIONS_MAX) refuse('too many descriptors');

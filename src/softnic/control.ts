@@ -36,6 +36,8 @@ const request = z.discriminatedUnion('op', [
     mtu: z.number().int().min(MTU_MIN).max(MTU_MAX).default(1500),
     /** Map client memory that is not sealed: DPDK and QEMU do not seal. Such a client can end the device. */
     allowUnsealed: z.boolean().default(false),
+    /** Bytes of memory that the client may map, all its regions together. */
+    regionBytes: z.number().int().min(1).max(Number.MAX_SAFE_INTEGER).optional(),
     /** Listen here. Without it, the message carries a connected socket. */
     listen: z
       .string()

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import { ArrakisError, isErrno, SystemError } from '../base/errors.ts';
 import { namedDrops } from '../device/drops.ts';
 import { Arena } from '../ffi/arena.ts';
-import { closeAll, closeFd, setNonBlocking } from '../ffi/fd.ts';
+import { closeAll, closeFd, closeLater, setNonBlocking } from '../ffi/fd.ts';
 import { setAffinity } from '../ffi/process.ts';
 import {
   acceptUnix,
@@ -87,8 +87,9 @@ export class SoftNic implements LoopHost, BackendHost {
         const request = parseRequest(text);
         this.#tell({ id: request.id, ok: true, ...this.#act(request, received.fds) });
       } catch (error) {
-        if (!(error instanceof ArrakisError)) throw error;
-        const { code, message } = error;
+        // Whatever one request meets is its own failure: everybody else's ports go on.
+        const code = error instanceof ArrakisError ? error.code : 'ARK_DEVICE';
+        const message = error instanceof Error ? error.message : String(error);
         this.#tell({ id: requestId(text), ok: false, code, message });
       } finally {
         closeAll(received.fds);
@@ -160,6 +161,7 @@ export class SoftNic implements LoopHost, BackendHost {
       filters: new FilterSet(mac, request.filters),
       mtu: request.mtu,
       allowUnsealed: request.allowUnsealed,
+      regionBytes: request.regionBytes,
       listenFd,
       listenPath: request.listen ?? '',
     });
@@ -177,7 +179,8 @@ export class SoftNic implements LoopHost, BackendHost {
   #removePort(port: Port): void {
     if (port.listenFd >= 0) {
       this.watches.remove(port.listenFd);
-      closeFd(port.listenFd);
+      // Whoever waits to be accepted may have sent descriptors.
+      closeLater(port.listenFd);
       removeSocket(port.listenPath);
     }
     this.#disconnect(port, 'the port was removed');
@@ -262,10 +265,14 @@ export class SoftNic implements LoopHost, BackendHost {
   }
 }
 
-/** A listening socket at `path`; one that a dead process left there is replaced. */
+/** A listening socket at `path`; one that a dead process left there is replaced, and nothing else is. */
 function listenAt(path: string, mode: number): number {
   try {
-    if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) fs.rmSync(path);
+    const there = fs.lstatSync(path, { throwIfNoEntry: false });
+    if (there !== undefined) {
+      if (!there.isSocket()) throw new ArrakisError('ARK_IN_USE', `"${path}" is not a socket`);
+      fs.unlinkSync(path);
+    }
     const fd = listenUnix(path, SOCK_STREAM);
     try {
       fs.chmodSync(path, mode);
@@ -286,7 +293,7 @@ function listenAt(path: string, mode: number): number {
 /** A socket in a directory that we may not write any more stays: whoever listens there next replaces it. */
 function removeSocket(path: string): void {
   try {
-    fs.rmSync(path, { force: true });
+    if (fs.lstatSync(path).isSocket()) fs.unlinkSync(path);
   } catch {
     // Nobody serves it.
   }

@@ -21,6 +21,10 @@ const TRANSMIT_QUEUE = 1;
 const QUEUE_SIZE_MAX = 1024;
 /** Chains taken from one port before the next port has its turn. */
 const BATCH = 64;
+/** A chain of more descriptors than this is nothing that a network driver makes: each costs a walk and a copy. */
+const SEGMENTS_MAX = 64;
+/** Descriptors after which a port's turn ends, even before its batch: header and frame of every chain. */
+const DESCRIPTORS_PER_TURN = 2 * BATCH;
 /** Byte of `num_buffers` in virtio_net_hdr; it is 1 without mergeable buffers (section 5.1.6.3). */
 const NUM_BUFFERS = 10;
 
@@ -37,6 +41,8 @@ export interface PortOptions {
   filters: FilterSet;
   mtu: number;
   allowUnsealed: boolean;
+  /** Bytes that the client may map. */
+  regionBytes?: number | undefined;
   /** A listening socket for clients to connect to, which the port owns; -1 when it serves one connection. */
   listenFd: number;
   /** Where it listens; empty when it does not. */
@@ -61,6 +67,7 @@ export class Port {
 
   readonly #arena: Arena;
   readonly #allowUnsealed: boolean;
+  readonly #regionBytes: number | undefined;
   readonly #staging: number;
   #rx: SplitDevice | null = null;
   #tx: SplitDevice | null = null;
@@ -80,6 +87,7 @@ export class Port {
     this.#arena = arena;
     this.#staging = staging;
     this.#allowUnsealed = options.allowUnsealed;
+    this.#regionBytes = options.regionBytes;
   }
 
   /** Serve the driver at the other end of `fd`, which the port owns from now on. */
@@ -89,6 +97,8 @@ export class Port {
       queueCount: 2,
       queueSizeMax: QUEUE_SIZE_MAX,
       allowUnsealed: this.#allowUnsealed,
+      regionBytes: this.#regionBytes,
+      segmentsMax: SEGMENTS_MAX,
     });
   }
 
@@ -124,11 +134,12 @@ export class Port {
   poll(sink: FrameSink): number {
     const tx = this.#tx;
     if (tx === null) return 0;
-    const waiting = tx.available();
-    const count = Math.min(waiting, BATCH);
-    for (let i = 0; i < count; i++) {
+    const count = Math.min(tx.available(), BATCH);
+    let taken = 0;
+    for (let budget = DESCRIPTORS_PER_TURN; taken < count && budget > 0; taken++) {
       const total = tx.take();
       if (total < 0) break;
+      budget -= tx.segmentCount;
       if (tx.readableCount !== tx.segmentCount) {
         tx.broken(VIOLATION.direction);
         break;
@@ -138,7 +149,7 @@ export class Port {
     }
     if (tx.publish() && this.#txCallFd >= 0) signalPeer(this.#txCallFd);
     if (tx.violation !== 0) this.#break(TRANSMIT_QUEUE, tx);
-    return Math.max(count, 0);
+    return taken;
   }
 
   /** Copy the chain's frame to staging memory. Its header asks for nothing: no offload was negotiated. */

@@ -7,6 +7,7 @@ import { connect, monotonicMs, NetInterface, netTurn } from '../src/arrakis/inde
 
 const domain = await connect();
 const vnic = await domain.openVnic();
+vnic.on('gone', (reason) => console.error(`the VNIC is gone: ${reason}`));
 const net = new NetInterface(vnic);
 
 // The handler sees the packet where the card put it, and answers in it: nothing is copied or allocated.

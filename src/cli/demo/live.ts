@@ -22,7 +22,7 @@ export async function watchCounters(domain: Domain, signal: AbortSignal): Promis
   while (!over) {
     const { stats } = await takeSnapshot(domain);
     const line = stats.map(({ name, counters }) => describe(name, counters)).join('   ');
-    process.stdout.write(terminal ? `\r\x1b[K${line}` : `${line}\n`);
+    if (line !== '') process.stdout.write(terminal ? `\r\x1b[K${line}` : `${line}\n`);
     await Promise.race([finished, sleep(terminal ? TERMINAL_EVERY_MS : ELSEWHERE_EVERY_MS)]);
   }
   if (terminal) process.stdout.write('\n');

@@ -25,6 +25,8 @@ export interface DaemonOptions {
   readonly devices: readonly ((events: DeviceEvents) => NicDevice)[];
   /** Interfaces to take at start. */
   readonly interfaces: readonly string[];
+  /** User of the device processes, when it is one of their own. */
+  readonly nicUid: number | null;
 }
 
 export class Daemon {
@@ -49,6 +51,7 @@ export class Daemon {
       log: options.log,
       openInterface: options.openInterface,
       clock: Date.now,
+      nicUid: options.nicUid,
       host: {
         adoptChannel: (fd, domain) => this.#serve(fd, peerCredentials(fd), domain),
         shutdown: (reason) => void this.stop(reason),

@@ -41,12 +41,17 @@ export const LIMITS = {
   /** How long a client waits for a reply, and the daemon for a device process. */
   requestMsMax: 10_000,
   deviceRequestMsMax: 5_000,
-  /** Restarts of a device process: the pause doubles from the first to the last, and after so many it stays down. */
+  /** Restarts of a device process: the pause doubles from the first to the last. It is never given up. */
   deviceRestartMsFirst: 50,
-  deviceRestartMsMax: 5_000,
-  deviceRestartsMax: 20,
+  deviceRestartMsMax: 30_000,
   /** A device process that lived this long is taken for healthy: its restarts are forgotten. */
   deviceHealthyMs: 10_000,
   /** Orderly end: children get this long before SIGKILL. */
   shutdownMsMax: 2_000,
 } as const;
+
+/**
+ * Whom the software NIC of root's daemon becomes. A user of its own, in no range that systems hand out: applications
+ * often run as "nobody", and whoever shares a user with the NIC may stop it, or take the sockets of its ports.
+ */
+export const NIC_USER = { uid: 64983, gid: 64983 } as const;

@@ -16,24 +16,25 @@ import { afXdpOpener } from './devices/af-xdp.ts';
 import { SoftNic } from './devices/softnic.ts';
 import { Uplink } from './devices/uplink.ts';
 import { linkAlias } from './leftovers.ts';
+import { NIC_USER } from './limits.ts';
 import { type Log, logTo } from './log.ts';
 import { logPath, runDirectory } from './paths.ts';
 import { errorToWire } from './protocol.ts';
 import { RunDirectory } from './run-directory.ts';
 
 const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]...
-         [--nic-cpu LIST] [--log]
+         [--nic-cpu LIST] [--nic-user UID:GID] [--log]
   --dir DIR          run directory (ARRAKIS_DIR; root: /run/arrakis)
   --tap-address CIDR network of soft0 and the host's address on it (10.77.0.1/24)
   --tap-name NAME    interface of the host on that network (arrakis0); root only
   --no-tap           soft0 without the host
   --device IF        take this interface from the start; may be given again
   --nic-cpu LIST     processors of the software NIC, such as 1 or 2-3 (any)
+  --nic-user UID:GID whom the software NIC becomes; nobody else may be that user; root only (64983:64983)
   --log              write the log to DIR/arrakisd.log instead of stderr
 `;
-/** "nobody", whom the software NIC becomes. */
-const NOBODY = { uid: 65534, gid: 65534 };
 const STDERR = 2;
+const ID_NONE = 2 ** 32 - 1;
 
 interface Options {
   dir: string;
@@ -41,6 +42,7 @@ interface Options {
   tapName: string | null;
   interfaces: string[];
   nicCpus: number[] | null;
+  nicUser: { uid: number; gid: number } | null;
   logToFile: boolean;
 }
 
@@ -54,6 +56,7 @@ function parseOptions(argv: string[]): Options {
       'no-tap': { type: 'boolean', default: false },
       device: { type: 'string', multiple: true, default: [] },
       'nic-cpu': { type: 'string' },
+      'nic-user': { type: 'string' },
       log: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -75,8 +78,21 @@ function parseOptions(argv: string[]): Options {
     tapName: values['no-tap'] || !root ? null : values['tap-name'],
     interfaces: values.device,
     nicCpus: values['nic-cpu'] === undefined ? null : parseCpus(values['nic-cpu']),
+    nicUser: root ? parseUser(values['nic-user']) : null,
     logToFile: values.log,
   };
+}
+
+/** The user of the software NIC; never root. */
+function parseUser(text: string | undefined): { uid: number; gid: number } {
+  if (text === undefined) return NIC_USER;
+  const match = /^([1-9]\d{0,9}):([1-9]\d{0,9})$/.exec(text);
+  const [uid, gid] = [Number(match?.[1]), Number(match?.[2])];
+  // The last number means "leave it as it is" to setuid(2).
+  if (match !== null && uid < ID_NONE && gid < ID_NONE) return { uid, gid };
+  throw new ArrakisError('ARK_USAGE', `--nic-user is not ${text}`, {
+    hint: 'two numbers that no user of this machine has, such as 64983:64983',
+  });
 }
 
 /** The TAP of soft0; null, with a warning, on a machine that has no TUN/TAP. */
@@ -92,11 +108,10 @@ function openUplink({ tapName, network }: Options, log: Log): Uplink | null {
 }
 
 function start(options: Options, directory: RunDirectory): { daemon: Daemon; log: Log } {
-  const { dir, network, interfaces, nicCpus: cpus } = options;
+  const { dir, network, interfaces, nicCpus: cpus, nicUser: user } = options;
   const logFd = options.logToFile ? fs.openSync(logPath(dir), 'a', 0o640) : STDERR;
   const log = logTo(logFd);
   const root = process.getuid!() === 0;
-  const user = root ? NOBODY : null;
   directory.makePorts(user);
   if (root) {
     const removed = removeStaleLinks(linkAlias(dir));
@@ -112,6 +127,7 @@ function start(options: Options, directory: RunDirectory): { daemon: Daemon; log
         new SoftNic({ name: 'soft0', owner: dir, network, uplink, user, cpus, logFd, events }),
     ],
     interfaces,
+    nicUid: user?.uid ?? null,
   });
   return { daemon, log };
 }

@@ -77,6 +77,7 @@ beforeEach(() => {
       throw new ArrakisError('ARK_NOT_FOUND', name);
     },
     clock: () => 1000,
+    nicUid: 64983,
     host: { adoptChannel: (fd) => adopted.push(fd), shutdown: () => {} },
   });
   plane.devices.add(nic);
@@ -216,6 +217,11 @@ test('a refused domain.prepare keeps no descriptor', async () => {
   );
   assert.equal(openFds().length, before);
   assert.equal(plane.vnics.size, 0);
+});
+
+test('no domain is prepared for the user of the device processes', async () => {
+  const args = { name: 'x', uid: 64983, vnics: [] };
+  await assert.rejects(ask(client(), 'domain.prepare', args), code('ARK_BAD_ARGUMENT'));
 });
 
 test('limits on VNICs hold', async () => {

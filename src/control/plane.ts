@@ -26,6 +26,8 @@ export interface PlaneOptions {
   readonly openInterface: OpenInterface;
   /** Unix time, ms. */
   readonly clock: () => number;
+  /** User of the device processes, whom no domain may be; null when it is the daemon's. */
+  readonly nicUid: number | null;
 }
 
 export class ControlPlane {
@@ -33,6 +35,7 @@ export class ControlPlane {
   readonly version: string;
   readonly pid = process.pid;
   readonly uid: number;
+  readonly nicUid: number | null;
   readonly log: Log;
   readonly host: Host;
   readonly objects: ObjectTable;
@@ -57,6 +60,7 @@ export class ControlPlane {
     this.log = options.log;
     this.host = options.host;
     this.uid = process.getuid!();
+    this.nicUid = options.nicUid;
     this.objects = new ObjectTable(options.clock);
     this.captures = new CaptureTable(this.objects);
     this.devices = new DeviceTable(options.openInterface, this.deviceEvents, options.log);

@@ -4,6 +4,8 @@ import fs from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { ArrakisError, type Domain } from '../../src/arrakis/index.ts';
 import { findLeftovers } from '../../src/control/leftovers.ts';
+import { NIC_USER } from '../../src/control/limits.ts';
+import { portsPath } from '../../src/control/paths.ts';
 import { closeAll } from '../../src/ffi/fd.ts';
 import {
   deleteLink,
@@ -68,8 +70,23 @@ describe('arrakisd as root', { skip: rootMissing() }, () => {
       const pid = await softnicPid(domain);
       const uid = () =>
         /^Uid:\s*(\d+)\s+(\d+)/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'));
-      await until(() => uid()![1] === '65534' && uid()![2] === '65534', 3000);
+      // Nor as a user that applications run as.
+      await until(() => uid()![1] === String(NIC_USER.uid) && uid()![2] === uid()![1], 3000);
+      assert.equal(fs.statSync(portsPath(daemon.dir)).uid, NIC_USER.uid);
+      const args = { name: 'x', uid: NIC_USER.uid, vnics: [] };
+      await assert.rejects(domain.request('domain.prepare', args), withCode('ARK_BAD_ARGUMENT'));
       await domain.close();
+    });
+
+    test('the user of the software NIC can be chosen, but is not root', async () => {
+      const chosen = await TestDaemon.start({ args: ['--no-tap', '--nic-user', '61234:61235'] });
+      const { uid, gid } = fs.statSync(portsPath(chosen.dir));
+      await chosen.close();
+      assert.deepEqual([uid, gid], [61234, 61235]);
+      const refused = await TestDaemon.start({ args: ['--no-tap', '--nic-user', '0:0'] });
+      assert.equal(refused.child.exitCode, 1);
+      assert.match(refused.log, /ARK_USAGE/);
+      await refused.close();
     });
 
     test('a second daemon elsewhere is told who has the TAP', async () => {

@@ -43,8 +43,8 @@ export interface DeviceProcessOptions {
   readonly log: Log;
   /** A process has been started and takes requests: set up what every generation needs. */
   onStart(): void;
-  /** It died; `usable` when it is going to be restarted. */
-  onExit(reason: string, usable: boolean): void;
+  /** It died, and is going to be restarted. */
+  onExit(reason: string): void;
   onEvent(event: string, message: DeviceMessage): void;
 }
 
@@ -63,6 +63,7 @@ export class DeviceProcess {
   #restartTimer: NodeJS.Timeout | null = null;
   #waiters: (() => void)[] = [];
   #failures = 0;
+  #pauseMs = 0;
   #closing = false;
   /** Counts starts. */
   generation = 0;
@@ -77,10 +78,11 @@ export class DeviceProcess {
     return this.#child?.pid ?? 0;
   }
 
-  get state(): 'running' | 'restarting' | 'failed' | 'closed' {
+  get state(): 'running' | 'restarting' | 'backing off' | 'closed' {
     if (this.#closing) return 'closed';
     if (this.#channel !== null) return 'running';
-    return this.#restartTimer === null ? 'failed' : 'restarting';
+    // A request waits for a restart, but not for a pause that is longer than its own limit.
+    return this.#pauseMs > LIMITS.deviceRequestMsMax ? 'backing off' : 'restarting';
   }
 
   /** Ask it; waits for a restart under way. The descriptors stay the caller's. */
@@ -180,16 +182,18 @@ export class DeviceProcess {
       reject(this.#dead(`it ended: ${reason}`));
     }
     if (this.#closing) return;
-    const usable = this.#failures < LIMITS.deviceRestartsMax;
-    log('error', 'device process ended', { device: name, reason, restarts: this.restarts, usable });
-    if (usable) {
-      const delay = LIMITS.deviceRestartMsFirst * 2 ** this.#failures++;
-      this.#restartTimer = setTimeout(
-        () => this.#restart(),
-        Math.min(delay, LIMITS.deviceRestartMsMax),
-      );
-    } else for (const wake of this.#waiters.splice(0)) wake();
-    this.#options.onExit(reason, usable);
+    const pauseMs = LIMITS.deviceRestartMsFirst * 2 ** this.#failures++;
+    this.#pauseMs = Math.min(pauseMs, LIMITS.deviceRestartMsMax);
+    const { restarts } = this;
+    log('error', 'device process ended', {
+      device: name,
+      reason,
+      restarts,
+      pauseMs: this.#pauseMs,
+    });
+    this.#restartTimer = setTimeout(() => this.#restart(), this.#pauseMs);
+    if (this.state === 'backing off') for (const wake of this.#waiters.splice(0)) wake();
+    this.#options.onExit(reason);
   }
 
   #restart(): void {

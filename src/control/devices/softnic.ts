@@ -98,7 +98,7 @@ export class SoftNic implements NicDevice {
     const [application, device] = socketPair(SOCK_STREAM);
     const fds = [region, application];
     try {
-      await this.#addPort(request, grant, {}, [device]);
+      await this.#addPort(request, grant, { regionBytes: grant.regionBytes }, [device]);
     } catch (error) {
       closeAll(fds);
       throw error;

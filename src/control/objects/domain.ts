@@ -109,6 +109,11 @@ export const prepare = handler(
   'domain.prepare',
   (plane, call, args) => {
     callerOf(call);
+    if (args.uid === plane.nicUid) {
+      throw new ArrakisError('ARK_BAD_ARGUMENT', `uid ${args.uid} is that of the software NIC`, {
+        hint: 'an application of the same user could stop it; run it as another',
+      });
+    }
     // Each spec is planned with those before it, so that two of one request cannot overlap either.
     const plans: VnicPlan[] = [];
     for (const spec of args.vnics) plans.push(planVnic(plane, spec, null, plans));

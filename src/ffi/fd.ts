@@ -56,6 +56,7 @@ const LOCK_EX = 2;
 const LOCK_NB = 4;
 
 export const POLLIN = 1;
+export const POLLOUT = 4;
 export const POLLERR = 8;
 export const POLLHUP = 16;
 

@@ -37,6 +37,7 @@ const MREMAP_MAYMOVE = 1;
 const MREMAP_FIXED = 2;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
+const MFD_HUGETLB = 4;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 2;
@@ -136,6 +137,15 @@ export function memfdSealed(name: string, length: number): number {
     closeFd(fd);
     throw error;
   }
+  return fd;
+}
+
+/** A memfd of one huge page, sealed against shrinking; -1 where the kernel makes none. For tests. */
+export function memfdHuge(): number {
+  const fd = memfdCreateCall('huge', MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+  if (fd < 0) return -1;
+  check(ftruncate(fd, 2 * 1024 * 1024), 'ftruncate', fd);
+  check(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 'fcntl', fd, 'F_ADD_SEALS');
   return fd;
 }
 

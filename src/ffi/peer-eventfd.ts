@@ -4,7 +4,7 @@
  * lends it to us (io_submit(2), IOCB_FLAG_RESFD): a read of one byte of /dev/zero, done at once, that rings when done.
  */
 import fs from 'node:fs';
-import { eventfdSignal } from './fd.ts';
+import { eventfdSignal, POLLOUT, pollOne } from './fd.ts';
 import { addressOf, bind } from './libc.ts';
 
 // glibc has no wrappers for these.
@@ -42,7 +42,7 @@ class Ringer {
   readonly #context: number;
   #pending = 0;
 
-  /** Throws nothing: where the kernel has no AIO, `ring` falls back to a non-blocking write. */
+  /** Throws nothing: where the kernel has no AIO, or none left, `ring` falls back to `ringIfWritable`. */
   constructor() {
     const failed = syscall(SYS_IO_SETUP, REAP_AFTER * 2, this.#address + CONTEXT, 0, 0, 0) < 0;
     this.#context = failed ? 0 : Number(this.#block.readBigUInt64LE(CONTEXT));
@@ -55,9 +55,14 @@ class Ringer {
     iocb.writeUInt32LE(IOCB_FLAG_RESFD, FLAGS);
   }
 
+  /** False when it falls back. */
+  get isSafe(): boolean {
+    return this.#context !== 0;
+  }
+
   ring(fd: number): void {
     if (this.#context === 0) {
-      eventfdSignal(fd);
+      ringIfWritable(fd);
       return;
     }
     this.#words[(IOCB + RESFD) / 4] = fd;
@@ -69,6 +74,21 @@ class Ringer {
 }
 
 let ringer: Ringer | null = null;
+
+/**
+ * Make ready for `signalPeer`, before any peer can run: all processes share fs.aio-max-nr, and a peer that takes the
+ * rest of it would otherwise have us fall back. False when we do: a peer that fills its eventfd at the wrong moment then
+ * blocks us.
+ */
+export function prepareSignals(): boolean {
+  ringer ??= new Ringer();
+  return ringer.isSafe;
+}
+
+/** Ring by a write, unless the eventfd is full: it has then been rung, and a write might wait for its owner. */
+export function ringIfWritable(fd: number): void {
+  if ((pollOne(fd, POLLOUT, 0) & POLLOUT) !== 0) eventfdSignal(fd);
+}
 
 /** Ring another process's eventfd without ever blocking. A full or closed one is not an error: it has been rung. */
 export function signalPeer(fd: number): void {

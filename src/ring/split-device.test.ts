@@ -250,6 +250,25 @@ describe('violations break the queue, once and for all', () => {
   });
 });
 
+test('a chain longer than the device takes is a violation, one as long is not', () => {
+  const segmentsMax = 3;
+  const place = { desc: at + layout.desc, avail: at + layout.avail, used: at + layout.used };
+  const options = { ...place, size: SIZE, base: 0, eventIdx: true, segmentsMax };
+  for (const [length, result] of [
+    [segmentsMax, segmentsMax],
+    [segmentsMax + 1, VIOLATION.longChain],
+  ] as const) {
+    availIdx = 0;
+    for (let i = 0; i < length; i++) {
+      descriptor(i, GUEST + 0x1000, 1, i + 1 < length ? DESC_F_NEXT : 0, i + 1);
+    }
+    offer(0);
+    const limited = new SplitDevice(arena, memory, options);
+    assert.equal(limited.available(), 1);
+    assert.equal(limited.take(), result);
+  }
+});
+
 describe('notification', () => {
   test('with an event index the driver is called when its event is passed', () => {
     const ring = device();

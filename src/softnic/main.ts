@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { ArrakisError } from '../base/errors.ts';
 import { monotonicUs32 } from '../ffi/clock.ts';
 import { setCloseOnExec } from '../ffi/fd.ts';
+import { prepareSignals } from '../ffi/peer-eventfd.ts';
 import { dieWithParent, setNoNewPrivileges } from '../ffi/process.ts';
 import { run } from './loop.ts';
 import { SoftNic } from './nic.ts';
@@ -28,6 +29,9 @@ function dropPrivileges(user: string): void {
 
 const { values } = parseArgs({ options: { user: { type: 'string' } } });
 setCloseOnExec(CONTROL_FD);
+if (!prepareSignals()) {
+  process.stderr.write('no AIO (fs.aio-max-nr): a hostile client may block the software NIC\n');
+}
 const nic = new SoftNic(CONTROL_FD);
 if (values.user !== undefined && process.getuid!() === 0) dropPrivileges(values.user);
 setNoNewPrivileges();

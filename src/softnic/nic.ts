@@ -166,8 +166,17 @@ export class SoftNic implements LoopHost, BackendHost {
       listenPath: request.listen ?? '',
     });
     this.#setPorts([...this.ports, port]);
-    if (listenFd >= 0) this.watches.add(listenFd, () => this.#onClient(port));
-    else this.#connect(port, fds.splice(0)[0]!);
+    try {
+      if (listenFd >= 0) this.watches.add(listenFd, () => this.#onClient(port));
+      else this.#connect(port, fds.splice(0)[0]!);
+    } catch (error) {
+      // Nothing of it is watched: only the port is to be undone.
+      if (listenFd >= 0) closeFd(listenFd);
+      if (listenFd >= 0) removeSocket(port.listenPath);
+      port.disconnect('it was not made');
+      this.#setPorts(this.ports.filter((p) => p !== port));
+      throw error;
+    }
     return {};
   }
 
@@ -196,7 +205,12 @@ export class SoftNic implements LoopHost, BackendHost {
   }
 
   #connect(port: Port, fd: number): void {
-    port.connect(fd, this);
+    try {
+      port.connect(fd, this);
+    } catch (error) {
+      closeLater(fd);
+      throw error;
+    }
     this.watches.add(fd, () => {
       const ended = port.session?.onReadable() ?? null;
       if (ended === null) return;

@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { closeFd, eventfd, isOpen, POLLIN, pollOne, setNonBlocking } from '../../src/ffi/fd.ts';
-import { mapShared, memfdSealed } from '../../src/ffi/memory.ts';
+import { mapShared, memfdHuge, memfdSealed } from '../../src/ffi/memory.ts';
 import {
   connectUnix,
   receiveMessage,
@@ -295,6 +295,64 @@ describe('hostile drivers: their queue stops, others go on', () => {
     await ended(/one descriptor a region/);
   });
 
+  test('more memory than was granted, at once or bit by bit', async () => {
+    const granted = { port: 3, mac: bMac + 1, filters: [], regionBytes: 1 << 20 };
+    const before = nic.request({ op: 'stats' }).mappedBytes;
+    const fd = memfdSealed('granted', 1 << 21);
+    const region = { guestAddress: 0, userAddress: 0, size: 1 << 20, offset: 0 };
+    const greedy = new Client(nic.addPort(granted));
+    const large = { ...region, size: (1 << 20) + 4096 };
+    greedy.say(vu.REQ.SET_MEM_TABLE, vu.encodeMemTable([large]), [fd]);
+    await ended(/were granted/);
+    nic.request({ op: 'removePort', port: 3 });
+    const patient = new Client(nic.addPort(granted));
+    patient.say(vu.REQ.SET_MEM_TABLE, vu.encodeMemTable([region]), [fd]);
+    await until(() => nic.request({ op: 'stats' }).mappedBytes === before! + (1 << 20));
+    const more = { ...region, guestAddress: 1 << 20, userAddress: 1 << 20, size: 4096 };
+    patient.say(vu.REQ.ADD_MEM_REG, vu.encodeMemReg(more), [fd]);
+    closeFd(fd);
+    await ended(/were granted/);
+    assert.equal(nic.request({ op: 'stats' }).mappedBytes, before);
+  });
+
+  test('memory of huge pages', async (t) => {
+    const fd = memfdHuge();
+    if (fd < 0) return t.skip('the kernel has no huge pages');
+    const region = { guestAddress: 0, userAddress: 0, size: 4096, offset: 0 };
+    hostile().say(vu.REQ.SET_MEM_TABLE, vu.encodeMemTable([region]), [fd]);
+    await ended(/huge pages/);
+    // Where it is trusted, it must not end the device either, whether there are pages or not.
+    nic.request({ op: 'removePort', port: 3 });
+    const options = { port: 3, mac: bMac + 1, filters: [], allowUnsealed: true };
+    const client = new Client(nic.addPort(options));
+    client.say(vu.REQ.SET_MEM_TABLE, vu.encodeMemTable([region]), [fd]);
+    closeFd(fd);
+    closeFd(client.fd);
+    await ended(/./);
+  });
+
+  test('a descriptor of no use, with a request that takes none', async () => {
+    const fd = fs.openSync('/dev/null', 'r');
+    hostile().say(vu.REQ.SET_OWNER, undefined, [fd]);
+    closeFd(fd);
+    await ended(/descriptor of no use/);
+  });
+
+  test('as many descriptors as a message can carry, with one it reads and one it does not', async () => {
+    const bell = eventfd();
+    const many = Array.from({ length: 253 }, () => bell);
+    hostile().say(vu.REQ.SET_OWNER, undefined, many);
+    await ended(/too many descriptors/);
+    nic.request({ op: 'removePort', port: 3 });
+    const client = hostile();
+    client.say(77);
+    client.say(vu.REQ.SET_OWNER, undefined, many);
+    closeFd(bell);
+    await ended(/not supported/);
+    const links = (): string[] => fs.readdirSync(`/proc/${nic.child.pid}/fd`);
+    await until(() => links().length < 200);
+  });
+
   test('a pipe, which could block, for an eventfd', async () => {
     const fd = fs.openSync('/dev/null', 'r');
     hostile().say(vu.REQ.SET_VRING_CALL, vu.encodeU64(0), [fd]);
@@ -416,6 +474,45 @@ describe('the control channel', () => {
     nic.send('{');
     assert.deepEqual((nic.receive() as { code: string }).code, 'ARK_BAD_MESSAGE');
     assert.deepEqual(nic.request({ op: 'stats' }).ports, []);
+  });
+
+  test('what listens nowhere is refused, and nothing that is there goes', () => {
+    const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'snic-'));
+    closing.push(() => fs.rmSync(directory, { recursive: true }));
+    const file = path.join(directory, 'file');
+    fs.writeFileSync(file, 'kept');
+    const port = { op: 'addPort', port: 1, mac: aMac, filters: [] };
+    const refused: [string, string][] = [
+      [directory, 'ARK_IN_USE'],
+      [file, 'ARK_IN_USE'],
+      [path.join(file, 'below'), 'ARK_SYSCALL'],
+      ['/proc/self/none', 'ARK_SYSCALL'],
+    ];
+    for (const [listen, code] of refused) {
+      const answer = nic.request({ ...port, listen });
+      assert.deepEqual([answer.ok, answer.code], [false, code], `${listen}: ${answer.message}`);
+    }
+    assert.equal(fs.readFileSync(file, 'utf8'), 'kept');
+    // What took the socket's place is not the port's to remove.
+    const listen = path.join(directory, 'port.sock');
+    assert.equal(nic.request({ ...port, listen }).ok, true);
+    fs.rmSync(listen);
+    fs.writeFileSync(listen, 'kept');
+    assert.equal(nic.request({ op: 'removePort', port: 1 }).ok, true);
+    assert.equal(fs.readFileSync(listen, 'utf8'), 'kept');
+  });
+
+  test('a descriptor that is no socket is refused, and leaves no port', () => {
+    const bell = eventfd();
+    const answer = nic.request({ op: 'addPort', port: 1, mac: aMac, filters: [] }, [bell]);
+    closeFd(bell);
+    assert.equal(answer.ok, false);
+    assert.deepEqual(nic.request({ op: 'stats' }).ports, []);
+  });
+
+  test('the bell-ringer is there before any client', () => {
+    nic.request({ op: 'stats' });
+    assert.match(fs.readFileSync(`/proc/${nic.child.pid}/maps`, 'utf8'), /\[aio\]/);
   });
 
   test('a port or MAC that exists is in use', () => {

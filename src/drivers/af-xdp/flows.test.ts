@@ -61,6 +61,11 @@ describe('filters that are refused', () => {
     assert.throws(() => expandFilters(tooMany, 0), codeOf('ARK_LIMIT'));
   });
 
+  test('the same flows over and over, before a key of them is made', () => {
+    const same = new Array(64).fill(filter('udp', 1, FLOW_KEYS_PER_VNIC_MAX));
+    assert.throws(() => expandFilters(same, 0), codeOf('ARK_LIMIT'));
+  });
+
   test('ports that are none', () => {
     for (const [first, last] of [
       [9, 8],

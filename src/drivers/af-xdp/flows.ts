@@ -51,23 +51,36 @@ function checkFilter(filter: FlowFilter): void {
   }
 }
 
+/** Without ports, or with all of them: one key. */
+function isWhole({ protocol, portFirst, portLast }: FlowFilter): boolean {
+  const hasPorts = protocol === 'udp' || protocol === 'tcp';
+  return !hasPorts || (portFirst === 0 && portLast === 65535);
+}
+
+/** Counts before any key is made, those of overlapping filters twice: their repetition costs the daemon's time too. */
+function requireFewKeys(filters: readonly FlowFilter[]): void {
+  let count = 0;
+  for (const filter of filters) {
+    checkFilter(filter);
+    count += isWhole(filter) ? 1 : filter.portLast - filter.portFirst + 1;
+  }
+  if (count <= FLOW_KEYS_PER_VNIC_MAX) return;
+  throw new ArrakisError('ARK_LIMIT', `filters for over ${FLOW_KEYS_PER_VNIC_MAX} flows`, {
+    hint: 'a port range counts once per port; take all ports of the protocol, or the whole address',
+  });
+}
+
 /** All keys of `filters` for VNIC `id`. Throws ARK_LIMIT when they are too many. */
 export function expandFilters(filters: readonly FlowFilter[], id: number): Map<string, Buffer> {
+  requireFewKeys(filters);
   const keys = new Map<string, Buffer>();
   const add = (key: Buffer): void => {
     keys.set(key.toString('hex'), key);
-    if (keys.size > FLOW_KEYS_PER_VNIC_MAX) {
-      throw new ArrakisError('ARK_LIMIT', `filters for over ${FLOW_KEYS_PER_VNIC_MAX} flows`, {
-        hint: 'a port range counts once per port; take all ports of the protocol, or the whole address',
-      });
-    }
   };
   for (const filter of filters) {
-    checkFilter(filter);
     const { address, portFirst, portLast } = filter;
     const protocol = FLOW_PROTOCOL[filter.protocol];
-    const hasPorts = filter.protocol === 'udp' || filter.protocol === 'tcp';
-    if (!hasPorts || (portFirst === 0 && portLast === 65535)) {
+    if (isWhole(filter)) {
       add(flowKey(address, 0, protocol, SCOPE.protocol));
     } else {
       for (let port = portFirst; port <= portLast; port++) {

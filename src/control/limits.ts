@@ -24,6 +24,8 @@ export const LIMITS = {
   sendQueueMax: 64,
   sendStallMsMax: 5_000,
   sendRetryMs: 5,
+  /** Lines of the log with the same message. */
+  logLinesPerSecondMax: 20,
   /** Objects. */
   vnicsPerDomainMax: 16,
   vnicsMax: 256,

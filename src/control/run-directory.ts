@@ -5,12 +5,14 @@
  * - Only the holder removes a socket that lies there: without the lock it may be a living daemon's.
  */
 import fs from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { ArrakisError } from '../base/errors.ts';
 import { closeFd, tryLock } from '../ffi/fd.ts';
 import { listenUnix, passRights, SOCK_SEQPACKET } from '../ffi/unix.ts';
 import { LIMITS } from './limits.ts';
 import { pidPath, portsPath, socketPath } from './paths.ts';
 
+const STICKY = 0o1000;
 const ATTEMPTS_MAX = 5;
 const ATTEMPT_PAUSE_MS = 20;
 
@@ -62,7 +64,42 @@ export class RunDirectory {
   }
 }
 
+/**
+ * Every directory above `path`, and those that symbolic links on the way lead to, belong to root or to us, and others
+ * cannot rename what is in them: who can would lead us elsewhere when we remove files at the end.
+ */
+function requireSafeParents(path: string): void {
+  for (let at = dirname(resolve(path)); ; at = dirname(at)) {
+    const stat = fs.lstatSync(at, { throwIfNoEntry: false });
+    if (stat !== undefined) {
+      const ours = stat.uid === 0 || stat.uid === process.getuid!();
+      // A link has no permissions of its own: where it lies and where it leads decide.
+      const closed =
+        stat.isSymbolicLink() || (stat.mode & 0o022) === 0 || (stat.mode & STICKY) !== 0;
+      if (!ours || !closed) throw unsafeParent(path, at);
+      if (stat.isSymbolicLink()) {
+        // Existence first: a loop of links ends here, with ELOOP.
+        fs.statSync(at);
+        // A name below the target: the target itself is checked, and all above it.
+        requireSafeParents(resolve(dirname(at), fs.readlinkSync(at), 'below'));
+      }
+    }
+    if (at === dirname(at)) return;
+  }
+}
+
+function unsafeParent(path: string, parent: string): ArrakisError {
+  return new ArrakisError(
+    'ARK_NOT_PERMITTED',
+    `${path} lies below ${parent}, which others may change`,
+    {
+      hint: 'every directory above must belong to root or to the user of the daemon, and be writable by nobody else',
+    },
+  );
+}
+
 function makeDirectory(path: string, mode: number): void {
+  requireSafeParents(path);
   fs.mkdirSync(path, { recursive: true, mode });
   const stat = fs.lstatSync(path);
   if (!stat.isDirectory() || stat.uid !== process.getuid!() || (stat.mode & 0o022) !== 0) {

@@ -6,9 +6,18 @@ import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { closeFd, closeForeign, closeLater, duplicateFd, eventfd, isOpen } from './fd.ts';
+import {
+  closeFd,
+  closeForeign,
+  closeLater,
+  closeStream,
+  duplicateFd,
+  eventfd,
+  isOpen,
+} from './fd.ts';
 import { memfdSealed } from './memory.ts';
 import { setsockopt } from './socket.ts';
+import { SOCK_STREAM, sendMessage, socketPair } from './unix.ts';
 
 const SOL_SOCKET = 1;
 const SO_LINGER = 13;
@@ -63,6 +72,28 @@ test('what may block whoever closes it last blocks nobody', async () => {
   assert.ok(tookMs < (LINGER_S * 1000) / 4, `closing took ${tookMs} ms`);
   assert.ok(await closed(fd));
   end();
+});
+
+test('nor does it in a message that nobody has read', async () => {
+  const { fd, end } = await lingering();
+  const [theirs, ours] = socketPair(SOCK_STREAM);
+  sendMessage(theirs, Buffer.from('unread'), [fd]);
+  closeFd(fd);
+  const before = performance.now();
+  closeStream(ours);
+  const tookMs = performance.now() - before;
+  assert.ok(tookMs < (LINGER_S * 1000) / 4, `closing took ${tookMs} ms`);
+  assert.throws(() => sendMessage(theirs, Buffer.from('more')), { errno: 'EPIPE' });
+  assert.ok(await closed(ours));
+  closeFd(theirs);
+  end();
+});
+
+test('a stream without unread messages is closed when closeStream returns', () => {
+  const [theirs, ours] = socketPair(SOCK_STREAM);
+  closeStream(ours);
+  assert.equal(isOpen(ours), false);
+  closeFd(theirs);
 });
 
 test('a file whose path is longer than the kernel can tell is no eventfd', async () => {

@@ -1,0 +1,100 @@
+/** One port and a driver that is played here: how much of a turn it gets. */
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { Arena } from '../ffi/arena.ts';
+import { closeAll, closeFd, eventfd } from '../ffi/fd.ts';
+import { type Mapping, mapShared, memfdSealed } from '../ffi/memory.ts';
+import { SOCK_STREAM, sendMessage, socketPair } from '../ffi/unix.ts';
+import { DESC_F_NEXT, splitLayout } from '../ring/split-layout.ts';
+import * as vu from '../ring/vhost-user.ts';
+import { FilterSet } from './match.ts';
+import { Port } from './port.ts';
+
+const REGION = 1 << 20;
+const RING_SIZE = 1024;
+const TRANSMIT = 1;
+const MAC = 0x0200_0a00_0001;
+const CHAIN_MAX = 64;
+const TURN_DESCRIPTORS_MAX = 256;
+const layouts = [splitLayout(0, RING_SIZE), splitLayout(1 << 16, RING_SIZE)];
+
+const arena = new Arena();
+const staging = arena.mapPrivate(1 << 17);
+const sink = { fromPort(): void {} };
+let port: Port;
+let memory: Mapping;
+let client: number;
+
+function say(request: number, payload: Uint8Array, fds: number[] = []): void {
+  sendMessage(client, vu.encodeMessage(request, payload), fds);
+  closeAll(fds);
+  assert.equal(port.session!.onReadable(), null);
+}
+
+beforeEach(() => {
+  port = new Port(arena, staging, {
+    id: 1,
+    mac: MAC,
+    filters: new FilterSet(MAC, []),
+    mtu: 1500,
+    allowUnsealed: false,
+    listenFd: -1,
+    listenPath: '',
+  });
+  const [ours, theirs] = socketPair(SOCK_STREAM);
+  client = ours;
+  port.connect(theirs, { arena, watchKick() {}, unwatchKick() {}, ringsChanged() {} });
+  const fd = memfdSealed('port', REGION);
+  memory = mapShared(fd, REGION);
+  say(vu.REQ.SET_FEATURES, vu.encodeU64(0x1_6000_0000n));
+  const region = { guestAddress: 0, userAddress: 0, size: REGION, offset: 0 };
+  say(vu.REQ.SET_MEM_TABLE, vu.encodeMemTable([region]), [fd]);
+  for (const [index, { desc, avail, used }] of layouts.entries()) {
+    const addr = { index, flags: 0, desc, avail, used, log: 0 };
+    say(vu.REQ.SET_VRING_NUM, vu.encodeVringState({ index, num: RING_SIZE }));
+    say(vu.REQ.SET_VRING_ADDR, vu.encodeVringAddr(addr));
+    say(vu.REQ.SET_VRING_KICK, vu.encodeU64(index), [eventfd()]);
+    say(vu.REQ.SET_VRING_ENABLE, vu.encodeVringState({ index, num: 1 }));
+  }
+  port.refresh();
+  assert.equal(port.state, 'up');
+});
+
+afterEach(() => {
+  port.disconnect('the test is over');
+  memory.release();
+  closeFd(client);
+});
+
+/** Offer the same chain of `length` descriptors of one byte each, as often as the ring has entries. */
+function offerChains(length: number): void {
+  const { desc, avail } = layouts[TRANSMIT]!;
+  const view = new DataView(memory.buffer);
+  for (let i = 0; i < length; i++) {
+    const at = desc + 16 * i;
+    view.setBigUint64(at, BigInt(REGION - 4096), true);
+    view.setUint32(at + 8, 1, true);
+    view.setUint16(at + 12, i + 1 < length ? DESC_F_NEXT : 0, true);
+    view.setUint16(at + 14, i + 1, true);
+  }
+  view.setUint16(avail + 2, RING_SIZE, true);
+}
+
+test('chains of many descriptors end the turn of their port early', () => {
+  offerChains(CHAIN_MAX);
+  const taken = port.poll(sink);
+  assert.ok(taken > 0 && taken * CHAIN_MAX <= TURN_DESCRIPTORS_MAX, `${taken} chains in a turn`);
+  assert.equal(port.poll(sink), taken, 'the next turn goes on');
+});
+
+test('short chains are taken by the batch', () => {
+  offerChains(2);
+  assert.equal(port.poll(sink), 64);
+});
+
+test('a longer chain breaks the queue', () => {
+  offerChains(CHAIN_MAX + 1);
+  assert.equal(port.poll(sink), 0);
+  port.refresh();
+  assert.deepEqual([port.state, port.reason], ['broken', 'longChain']);
+});

@@ -43,3 +43,33 @@ test('a run directory whose way others could change is refused, and nothing is m
     fs.rmSync(top, { recursive: true });
   }
 });
+
+test('the directory for sockets is emptied without going into what its owner made', {
+  skip,
+}, () => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'run-'));
+  const ports = path.join(dir, 'ports');
+  const directory = RunDirectory.claim(dir);
+  try {
+    directory.makePorts({ uid: OTHER, gid: OTHER });
+    assert.equal(fs.statSync(ports).uid, OTHER);
+    const keep = path.join(dir, 'keep');
+    fs.writeFileSync(keep, '');
+    fs.symlinkSync(keep, path.join(ports, 'link'));
+    fs.writeFileSync(path.join(ports, 'file'), '');
+    fs.mkdirSync(path.join(ports, 'empty'));
+    directory.makePorts({ uid: OTHER, gid: OTHER });
+    assert.deepEqual(fs.readdirSync(ports), []);
+    assert.ok(fs.existsSync(keep));
+    const inner = path.join(ports, 'full', 'inner');
+    fs.mkdirSync(inner, { recursive: true });
+    assert.throws(
+      () => directory.makePorts(null),
+      (error) => error instanceof ArrakisError && error.code === 'ARK_IN_USE',
+    );
+    assert.ok(fs.existsSync(inner));
+  } finally {
+    directory.release();
+    fs.rmSync(dir, { recursive: true });
+  }
+});

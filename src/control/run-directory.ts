@@ -5,7 +5,7 @@
  * - Only the holder removes a socket that lies there: without the lock it may be a living daemon's.
  */
 import fs from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { ArrakisError } from '../base/errors.ts';
 import { closeFd, tryLock } from '../ffi/fd.ts';
 import { listenUnix, passRights, SOCK_SEQPACKET } from '../ffi/unix.ts';
@@ -50,7 +50,11 @@ export class RunDirectory {
   /** The directory for vhost-user sockets, which `owner` (the device process's user) may fill. */
   makePorts(owner: { uid: number; gid: number } | null): void {
     const path = portsPath(this.path);
-    fs.rmSync(path, { recursive: true, force: true });
+    if (!removePorts(path)) {
+      throw new ArrakisError('ARK_IN_USE', `${path} has directories with something in them`, {
+        hint: 'no daemon made them: look at them and remove them',
+      });
+    }
     fs.mkdirSync(path, { mode: 0o755 });
     if (owner !== null) fs.chownSync(path, owner.uid, owner.gid);
   }
@@ -58,10 +62,31 @@ export class RunDirectory {
   /** Remove what we made and give up the lock. The log stays. */
   release(): void {
     fs.rmSync(socketPath(this.path), { force: true });
-    fs.rmSync(portsPath(this.path), { recursive: true, force: true });
+    removePorts(portsPath(this.path));
     fs.rmSync(pidPath(this.path), { force: true });
     closeFd(this.#lockFd);
   }
+}
+
+/**
+ * Remove the directory for sockets; false when it does not go. Its owner is the device process: below it we follow no
+ * path of more than one name, as a directory there may have become a link to anywhere by the time we use it.
+ */
+function removePorts(path: string): boolean {
+  if (fs.lstatSync(path, { throwIfNoEntry: false }) === undefined) return true;
+  const attempt = (remove: () => void): boolean => {
+    try {
+      remove();
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  for (const name of fs.readdirSync(path)) {
+    const entry = join(path, name);
+    if (!attempt(() => fs.unlinkSync(entry))) attempt(() => fs.rmdirSync(entry));
+  }
+  return attempt(() => fs.rmdirSync(path));
 }
 
 /**

@@ -64,18 +64,19 @@ test('memory and eventfds of others are closed at once', () => {
   );
 });
 
-test('what may block whoever closes it last blocks nobody', async () => {
+test('what may block whoever closes it last blocks nobody', async (t) => {
   const { fd, end } = await lingering();
+  t.after(end);
   const before = performance.now();
   assert.equal(closeForeign([eventfd(), fd]), false);
   const tookMs = performance.now() - before;
   assert.ok(tookMs < (LINGER_S * 1000) / 4, `closing took ${tookMs} ms`);
   assert.ok(await closed(fd));
-  end();
 });
 
-test('nor does it in a message that nobody has read', async () => {
+test('nor does it in a message that nobody has read', async (t) => {
   const { fd, end } = await lingering();
+  t.after(end);
   const [theirs, ours] = socketPair(SOCK_STREAM);
   sendMessage(theirs, Buffer.from('unread'), [fd]);
   closeFd(fd);
@@ -86,7 +87,6 @@ test('nor does it in a message that nobody has read', async () => {
   assert.throws(() => sendMessage(theirs, Buffer.from('more')), { errno: 'EPIPE' });
   assert.ok(await closed(ours));
   closeFd(theirs);
-  end();
 });
 
 test('a stream without unread messages is closed when closeStream returns', () => {

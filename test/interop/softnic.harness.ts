@@ -90,7 +90,12 @@ export class SoftNicProcess {
   /** The next message; null when none comes in time. */
   receive(): Answer | PortEvent | null {
     const buffer = Buffer.alloc(64 * 1024);
-    const received = receiveMessage(this.#fd, buffer, 0);
+    const giveUp = performance.now() + TIMEOUT_MS / 2;
+    let received = receiveMessage(this.#fd, buffer, 0);
+    // A wait with a timeout is not resumed after a signal, such as that of a child's end (signal(7)).
+    while (received === null && performance.now() < giveUp) {
+      received = receiveMessage(this.#fd, buffer, 0);
+    }
     if (received === null) return null;
     if (received.length === 0) throw new Error('the software NIC ended');
     return JSON.parse(buffer.toString('utf8', 0, received.length));

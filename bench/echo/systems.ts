@@ -145,6 +145,8 @@ function testpmd(): EchoSystem {
     missing: () =>
       which('dpdk-testpmd') === null ? 'dpdk-testpmd is not installed (package dpdk-dev)' : null,
     async start(lab) {
+      // DPDK keeps files there, and leaves them behind.
+      const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-dpdk-'));
       const eal = [
         ...['-l', `${SERVER_CPU},${CLIENT_CPU}`, '--main-lcore', String(CLIENT_CPU)],
         ...['--no-huge', '-m', '512', '--no-pci', '--no-telemetry', '--file-prefix=arrakis'],
@@ -153,8 +155,12 @@ function testpmd(): EchoSystem {
       const app = ['--forward-mode=macswap', '--no-mlockall', '--total-num-mbufs=16384'];
       const running = start('dpdk-testpmd', [...eal, '--', ...app, '--auto-start'], {
         network: lab!.server.network,
+        env: { RUNTIME_DIRECTORY: dir },
       });
-      return onVeth(lab!, () => running.stop());
+      return onVeth(lab!, async () => {
+        await running.stop();
+        fs.rmSync(dir, { recursive: true, force: true });
+      });
     },
   };
 }

@@ -26,7 +26,9 @@ function startTestpmd(socket: string, mac: string, prefix: string): ChildProcess
   args.push(`--vdev=virtio_user0,path=${socket},queues=1,queue_size=256,mac=${mac}`);
   args.push('--', '--forward-mode=5tswap', '--no-mlockall', '-i', '--auto-start');
   args.push('--total-num-mbufs=4096');
-  return spawn(TESTPMD, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+  // DPDK leaves its files behind: they go with the test's own directory.
+  const env = { ...process.env, RUNTIME_DIRECTORY: path.dirname(socket) };
+  return spawn(TESTPMD, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
 }
 
 /** Every frame that is sent comes back, in order, whole, and with its addresses swapped. */

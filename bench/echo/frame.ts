@@ -1,5 +1,6 @@
 /** The request of the echo benchmark: 64 bytes of Ethernet, IPv4, UDP and a payload that says whose it is. */
 import { type Ipv4, type Mac, macHi, macLo } from '../../src/base/address.ts';
+import * as checksum from '../../src/wire/checksum.ts';
 
 export const FRAME_LEN = 64;
 /** Bytes from the frame's start to the sequence number; its complement follows. Both little-endian words. */
@@ -33,30 +34,19 @@ export function requestTemplate(e: EchoEndpoints): Uint32Array {
   view.setUint8(IP + 9, 17);
   view.setUint32(IP + 12, e.sourceAddress);
   view.setUint32(IP + 16, e.destinationAddress);
-  view.setUint16(IP + 10, fold(sum(view, IP, UDP)));
+  view.setUint16(IP + 10, checksum.finish(checksum.sum(view, IP, UDP - IP)));
   view.setUint16(UDP, e.sourcePort);
   view.setUint16(UDP + 2, e.destinationPort);
   view.setUint16(UDP + 4, FRAME_LEN - UDP);
   view.setUint32(MAGIC_AT, MAGIC);
   view.setUint32(SEQUENCE + 4, 0xffffffff);
-  const pseudo = sum(view, IP + 12, UDP) + 17 + (FRAME_LEN - UDP);
-  view.setUint16(UDP + 6, fold(pseudo + sum(view, UDP, FRAME_LEN)));
+  const length = FRAME_LEN - UDP;
+  const pseudo = checksum.pseudoHeader(e.sourceAddress, e.destinationAddress, 17, length);
+  view.setUint16(UDP + 6, checksum.finish(pseudo + checksum.sum(view, UDP, length)));
   return words;
 }
 
 /** True for a frame that carries our payload, whoever it is addressed to. */
 export function isAnswer(view: DataView, at: number, length: number): boolean {
   return length >= FRAME_LEN && view.getUint32(at + MAGIC_AT) === MAGIC;
-}
-
-function sum(view: DataView, from: number, to: number): number {
-  let total = 0;
-  for (let at = from; at < to; at += 2) total += view.getUint16(at);
-  return total;
-}
-
-function fold(total: number): number {
-  let folded = total;
-  while (folded > 0xffff) folded = (folded & 0xffff) + (folded >>> 16);
-  return ~folded & 0xffff;
 }

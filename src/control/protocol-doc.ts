@@ -2,7 +2,8 @@
 import { z } from 'zod';
 import { ERROR_CODES } from '../base/errors.ts';
 import { LIMITS } from './limits.ts';
-import { type Caller, EVENTS, OPERATIONS, PROTOCOL_VERSION } from './protocol.ts';
+import type { Caller } from './protocol/schemas.ts';
+import { EVENTS, OPERATIONS, PROTOCOL_VERSION } from './protocol.ts';
 
 const CALLERS: Record<Caller, string> = {
   anyone: 'anyone who can connect',

@@ -6,7 +6,7 @@ import {
   guardProgram,
   type SwitchMaps,
   steerProgram,
-} from '../../src/drivers/af-xdp/programs.ts';
+} from '../../src/drivers/af-xdp/programs/index.ts';
 import { Assembler, R0, R1, R2 } from '../../src/ebpf/assembler.ts';
 import {
   createMap,

@@ -30,7 +30,7 @@ import {
   ETHERNET_HEADER_LEN,
   mtuOfFrameSize,
 } from './grant.ts';
-import { COUNT_RX, COUNT_TX, deliverProgram, guardProgram } from './programs.ts';
+import { COUNT_RX, COUNT_TX, deliverProgram, guardProgram } from './programs/index.ts';
 import { XdpSwitch } from './switch.ts';
 import { makeVethPair, raiseVethPair, removeVethPair } from './veth.ts';
 

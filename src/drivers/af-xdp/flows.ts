@@ -1,5 +1,5 @@
 /**
- * The flow table of one interface: filters as keys of the `flows` map (programs.ts), and who owns them.
+ * The flow table of one interface: filters as keys of the `flows` map (programs/), and who owns them.
  *
  * - A change is checked whole, then made: new keys are added before old ones go, so that a flow which stays never
  *   misses a packet; when the kernel refuses half-way, what was added is taken back.
@@ -9,7 +9,7 @@ import { assert } from '../../base/assert.ts';
 import { ArrakisError, isErrno } from '../../base/errors.ts';
 import { FLOW_PROTOCOL, type FlowFilter, formatFilter, overlaps } from '../../device/filter.ts';
 import { mapDelete, mapUpdate } from '../../ffi/bpf.ts';
-import { FLOW_KEY_BYTES, FLOW_VALUE_BYTES, KIND, SCOPE } from './programs.ts';
+import { FLOW_KEY_BYTES, FLOW_VALUE_BYTES, KIND, SCOPE } from './programs/index.ts';
 
 /** Keys that the filters of one VNIC may expand to. */
 export const FLOW_KEYS_PER_VNIC_MAX = 1024;

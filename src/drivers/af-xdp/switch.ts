@@ -20,7 +20,7 @@ import { closeAll, closeFd } from '../../ffi/fd.ts';
 import { type Link, linkByIndex } from '../../ffi/netlink/index.ts';
 import { xdpFeatures } from '../../ffi/xdp-features.ts';
 import { FLOW_KEYS_MAX, FlowTable } from './flows.ts';
-import * as programs from './programs.ts';
+import * as programs from './programs/index.ts';
 
 export class XdpSwitch {
   /** How the steer program is attached. */

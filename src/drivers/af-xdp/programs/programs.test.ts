@@ -1,13 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseMac } from '../../base/address.ts';
-import {
-  COUNT_TX,
-  COUNTS_PER_VNIC,
-  deliverProgram,
-  guardProgram,
-  steerProgram,
-} from './programs.ts';
+import { parseMac } from '../../../base/address.ts';
+import { COUNT_TX, COUNTS_PER_VNIC, deliverProgram, guardProgram, steerProgram } from './index.ts';
 
 const MAPS = { flows: 10, xsks: 11, veths: 12, counts: 13 };
 const MAC = parseMac('02:00:fe:dc:ba:98');

@@ -1,0 +1,84 @@
+/** Operations on VNICs and their filters, and what a domain is told of them. */
+import { z } from 'zod';
+import { LIMITS } from '../limits.ts';
+import { nameSchema, vnicSpecSchema } from '../vnic-spec.ts';
+import {
+  type EventTable,
+  filtersSchema,
+  mac,
+  type OperationTable,
+  objectId,
+  uint32,
+  vnicArg,
+  vnicSchema,
+} from './schemas.ts';
+
+export const VNIC_OPERATIONS = {
+  'vnic.open': {
+    doc:
+      'Open a prepared VNIC by name (default: the first that is not open), or, privileged, a new one by spec. ' +
+      'A prepared one that was closed or went away may be opened again.',
+    caller: 'domain',
+    args: z
+      .strictObject({ name: nameSchema.optional(), spec: vnicSpecSchema.optional() })
+      .refine((a) => a.name === undefined || a.spec === undefined, 'give a name or a spec'),
+    reply: vnicSchema,
+    requestFds: [],
+    replyFds: ['region', 'socket'],
+    errors: [
+      'ARK_NOT_PERMITTED',
+      'ARK_NOT_FOUND',
+      'ARK_IN_USE',
+      'ARK_BAD_ARGUMENT',
+      'ARK_LIMIT',
+      'ARK_DEVICE',
+      'ARK_GONE',
+      'ARK_UNSUPPORTED',
+    ],
+  },
+  'vnic.close': {
+    doc: 'Close a VNIC. The device stops serving it before the reply.',
+    caller: 'domain',
+    args: z.strictObject(vnicArg),
+    reply: z.object({}),
+    requestFds: [],
+    replyFds: [],
+    errors: ['ARK_NOT_FOUND'],
+  },
+  'vnic.listen': {
+    doc:
+      'Make a VNIC of the software NIC for a program that is not ours (DPDK, QEMU): it connects to a vhost-user ' +
+      "socket, a name in the run directory's `ports/` or an absolute path that the device process may write.",
+    caller: 'privileged',
+    args: z.strictObject({
+      path: z
+        .string()
+        .min(1)
+        .max(LIMITS.pathLengthMax)
+        .regex(/^[^\0]+$/),
+      spec: vnicSpecSchema.optional(),
+      keep: z.boolean().optional().describe('outlives the connection; ends by vnic.close'),
+    }),
+    reply: z.object({ vnic: objectId, name: z.string(), path: z.string(), mac, address: uint32 }),
+    requestFds: [],
+    replyFds: [],
+    errors: ['ARK_NOT_PERMITTED', 'ARK_IN_USE', 'ARK_BAD_ARGUMENT', 'ARK_LIMIT', 'ARK_DEVICE'],
+  },
+  'filter.set': {
+    doc: 'Replace the filters of a VNIC. A domain may only narrow what it was given.',
+    caller: 'domain',
+    args: z.strictObject({ ...vnicArg, filters: filtersSchema }),
+    reply: z.object({}),
+    requestFds: [],
+    replyFds: [],
+    errors: ['ARK_NOT_FOUND', 'ARK_NOT_PERMITTED', 'ARK_IN_USE', 'ARK_GONE', 'ARK_DEVICE'],
+  },
+} as const satisfies OperationTable;
+
+export const VNIC_EVENTS = {
+  'vnic.gone': {
+    doc: 'A VNIC of this domain stopped for good: its device died, its interface vanished, it was closed by root.',
+    fields: z.object({ ...vnicArg, reason: z.string() }),
+    fds: [],
+  },
+} as const satisfies EventTable;

@@ -1,0 +1,45 @@
+/**
+ * The embedded switch: three XDP programs, driven by maps. A new filter is a map entry, never a new program.
+ *
+ *               steer (interface S)                guard (switch end of a veth)
+ *   wire ──► S ─┬─ flow of a direct VNIC ──► its XSK          application's XSK on the other end
+ *               ├─ flow of a switched one ─► its veth ══► deliver ──► XSK
+ *               └─ none: XDP_PASS, the kernel's         guard ◄══ what the application sends
+ *                                                         ├─ not its own address: dropped and counted
+ *                                                         ├─ for another switched VNIC on S ─► its veth
+ *                                                         └─ else ─► S ──► wire
+ *
+ * One flow table says who owns what, in both directions: a frame may be received by the owner of its destination,
+ * and sent by the owner of its source.
+ *
+ *   key    8 bytes   address be32 | port be16 | protocol u8 | scope u8
+ *   value  8 bytes   id u32 | kind u16 | queue u16       `id` indexes xsks, veths and counts
+ */
+import { DROP_REASONS } from '../../../device/drops.ts';
+
+/** VNICs of one interface at a time. */
+export const VNICS_MAX = 256;
+/** Where the interface itself stands among the `veths`. */
+export const UPLINK = VNICS_MAX;
+
+export const FLOW_KEY_BYTES = 8;
+export const FLOW_VALUE_BYTES = 8;
+/** What a key covers. `present`: `port` is an id, and the VNIC has some filter with this address. */
+export const SCOPE = { protocol: 0, port: 1, present: 2 } as const;
+export const KIND = { direct: 0, switched: 1 } as const;
+
+/** `counts`: per VNIC one entry {packets u64, bytes u64} for each drop reason, then received and sent. */
+export const COUNT_RX = DROP_REASONS.length;
+export const COUNT_TX = COUNT_RX + 1;
+export const COUNTS_PER_VNIC = 16;
+export const COUNT_WORDS = 2;
+
+/** Descriptors of the maps. */
+export interface SwitchMaps {
+  readonly flows: number;
+  /** XSKMAP by id. */
+  readonly xsks: number;
+  /** DEVMAP by id, and the interface at UPLINK. */
+  readonly veths: number;
+  readonly counts: number;
+}

@@ -1,0 +1,64 @@
+/** The program of the interface itself. */
+import type { Mac } from '../../../base/address.ts';
+import { Assembler, R0, R1, R2, R9 } from '../../../ebpf/assembler.ts';
+import {
+  ARP_END,
+  ARP_TARGET_IP,
+  CONTEXT,
+  count,
+  DATA,
+  ETH_DST,
+  ETH_TYPE,
+  ETHERTYPE_ARP,
+  ETHERTYPE_IPV4,
+  entry,
+  GROUP_BIT,
+  IP,
+  IP_MIN_END,
+  lookupAddress,
+  lookupFlow,
+  MD_RX_QUEUE_INDEX,
+  need,
+  redirect,
+  sameMac,
+  XDP_DROP,
+  XDP_PASS,
+} from './common.ts';
+import { COUNT_RX, KIND, type SwitchMaps } from './maps.ts';
+
+/**
+ * Receive side of the interface with this `mac`: give each VNIC its flows, and everything else to the kernel. A
+ * promiscuous interface also receives frames for others: those are not ours to take, whatever address they carry.
+ */
+export function steerProgram(maps: SwitchMaps, mac: Mac): Assembler {
+  const asm = new Assembler();
+  entry(asm);
+  need(asm, IP_MIN_END, 'pass');
+  asm.ldx(1, R1, DATA, ETH_DST).andImm(R1, GROUP_BIT).jneImm(R1, 0, 'ours');
+  sameMac(asm, ETH_DST, mac, 'pass');
+  asm.label('ours');
+  asm
+    .ldx(2, R1, DATA, ETH_TYPE)
+    .jeqImm(R1, ETHERTYPE_ARP, 'arp')
+    .jneImm(R1, ETHERTYPE_IPV4, 'pass');
+  asm.ldx(1, R1, DATA, IP).jltImm(R1, 0x45, 'pass').jgtImm(R1, 0x4f, 'pass');
+  lookupFlow(asm, maps, 'destination', { found: 'found', truncated: 'pass' });
+  asm.ja('pass');
+
+  asm.label('arp');
+  need(asm, ARP_END, 'pass');
+  lookupAddress(asm, maps, ARP_TARGET_IP, 'found');
+  asm.ja('pass');
+
+  asm.label('found');
+  asm.ldx(4, R9, R0, 0).ldx(2, R1, R0, 4).jeqImm(R1, KIND.switched, 'switched');
+  // A socket takes frames of its own queue only. Another queue's are the kernel's, as before.
+  asm.ldx(2, R2, R0, 6).ldx(4, R1, CONTEXT, MD_RX_QUEUE_INDEX).sub(R1, R2).jneImm(R1, 0, 'pass');
+  count(asm, maps, R9, COUNT_RX);
+  redirect(asm, [maps.xsks, 'xsks'], R9, XDP_PASS);
+  asm.label('switched');
+  count(asm, maps, R9, COUNT_RX);
+  redirect(asm, [maps.veths, 'veths'], R9, XDP_DROP);
+  asm.label('pass').movImm(R0, XDP_PASS).exit();
+  return asm;
+}

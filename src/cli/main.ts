@@ -8,7 +8,10 @@ import { registerCapture } from './commands/capture.ts';
 import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
 import { registerLs } from './commands/ls.ts';
+import { registerMetrics } from './commands/metrics.ts';
 import { registerRun } from './commands/run.ts';
+import { registerShow } from './commands/show.ts';
+import { registerTop } from './commands/top.ts';
 import { registerUp } from './commands/up.ts';
 
 const program = new Command('arrakis')
@@ -20,6 +23,9 @@ const program = new Command('arrakis')
 registerUp(program);
 registerRun(program);
 registerLs(program);
+registerShow(program);
+registerTop(program);
+registerMetrics(program);
 registerDoctor(program);
 registerCapture(program);
 registerBench(program);

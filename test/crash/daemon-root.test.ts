@@ -138,8 +138,8 @@ describe('arrakisd as root', { skip: rootMissing() }, () => {
       const { objects } = (await domain.request('list', {})).reply;
       const vnics = objects.filter((object) => object.kind === 'vnic');
       assert.deepEqual(
-        vnics.map((vnic) => vnic.detail.sendUnchecked),
-        [false, true],
+        vnics.map((vnic) => vnic.detail.sendFilter),
+        ['XDP program', 'NOTHING'],
       );
       const { vnics: counters } = (await domain.request('stats', {})).reply;
       assert.equal(counters[0]!.counters.rxPackets, 0);

@@ -3,8 +3,8 @@ import fs from 'node:fs';
 import type { Command } from 'commander';
 import { connect } from '../../arrakis/index.ts';
 import { ArrakisError } from '../../base/errors.ts';
+import { findObject, takeSnapshot } from '../snapshot.ts';
 import { wholeNumber } from './bench.ts';
-import { takeSnapshot } from './ls.ts';
 
 interface CaptureOptions {
   write: string;
@@ -33,16 +33,7 @@ async function capture(wanted: string, options: CaptureOptions): Promise<void> {
   }
   const domain = await connect({ name: 'arrakis-capture' });
   try {
-    const { objects } = await takeSnapshot(domain);
-    const vnic = objects.find(
-      (o) => o.kind === 'vnic' && (o.name === wanted || String(o.id) === wanted),
-    );
-    if (vnic === undefined) {
-      const names = objects.filter((o) => o.kind === 'vnic').map((o) => o.name);
-      throw new ArrakisError('ARK_NOT_FOUND', `there is no VNIC "${wanted}" that you may see`, {
-        hint: names.length === 0 ? 'there is none at all' : `there are: ${names.join(', ')}`,
-      });
-    }
+    const vnic = findObject(await takeSnapshot(domain), wanted, ['vnic']);
     const fd = toFile ? fs.openSync(options.write, 'w', 0o644) : 1;
     const args = options.snaplen === undefined ? {} : { snaplen: options.snaplen };
     await domain.request('capture.start', { vnic: vnic.id, ...args }, [fd]);

@@ -1,23 +1,8 @@
 /** `arrakis ls`: what exists, whose it is, who enforces what, and what moved. */
 import type { Command } from 'commander';
-import {
-  connect,
-  type Domain,
-  formatIpv4,
-  formatMac,
-  type ObjectInfo,
-} from '../../arrakis/index.ts';
-import type { ReplyOf } from '../../control/protocol.ts';
+import { connect, formatIpv4, formatMac, type ObjectInfo } from '../../arrakis/index.ts';
+import { counterOf, dropsOf, type Snapshot, takeSnapshot, type VnicStats } from '../snapshot.ts';
 import { type Cell, formatNumber, formatTable, printJson, printLine } from '../table.ts';
-
-type VnicStats = ReplyOf<'stats'>['vnics'][number];
-type Devices = ReplyOf<'device.list'>['devices'];
-
-export interface Snapshot {
-  devices: Devices;
-  objects: ObjectInfo[];
-  stats: VnicStats[];
-}
 
 export function registerLs(program: Command): void {
   program
@@ -37,33 +22,13 @@ export function registerLs(program: Command): void {
     });
 }
 
-/** Everything that this user may see, page by page. */
-export async function takeSnapshot(domain: Domain): Promise<Snapshot> {
-  const objects: ObjectInfo[] = [];
-  for (let after = 0; ; ) {
-    const { reply } = await domain.request('list', { after });
-    objects.push(...reply.objects);
-    if (reply.omitted === 0 || reply.objects.length === 0) break;
-    after = reply.objects.at(-1)!.id;
-  }
-  const stats: VnicStats[] = [];
-  for (let after = 0; ; ) {
-    const { reply } = await domain.request('stats', { after });
-    stats.push(...reply.vnics);
-    if (reply.omitted === 0 || reply.vnics.length === 0) break;
-    after = reply.vnics.at(-1)!.vnic;
-  }
-  const { devices } = (await domain.request('device.list', {})).reply;
-  return { devices, objects, stats };
-}
-
 function describe(snapshot: Snapshot, all: boolean): string {
   const parts = [deviceTable(snapshot.devices), domainTable(snapshot.objects), vnicTable(snapshot)];
   if (all) parts.push(otherTable(snapshot.objects));
   return parts.filter((part) => part !== '').join('\n\n');
 }
 
-function deviceTable(devices: Devices): string {
+function deviceTable(devices: Snapshot['devices']): string {
   const rows = devices.map((d) => [
     d.name,
     d.kind,
@@ -97,9 +62,9 @@ function vnicTable({ objects, stats }: Snapshot): string {
       text(v.detail.device),
       [text(v.detail.driver), v.detail.mode ?? ''].filter(Boolean).join(' '),
       text(v.detail.state),
-      formatNumber(Number(c.rxPackets ?? 0)),
+      formatNumber(counterOf(c, 'rxPackets')),
       // Nobody but the application counts what a direct VNIC sends.
-      v.detail.sendUnchecked === true ? '-' : formatNumber(Number(c.txPackets ?? 0)),
+      v.detail.sendFilter === 'NOTHING' ? '-' : formatNumber(counterOf(c, 'txPackets')),
     ];
   });
   const table = formatTable(
@@ -111,18 +76,14 @@ function vnicTable({ objects, stats }: Snapshot): string {
 
 /** What a VNIC may do, who sees to it, and what was dropped. */
 function enforcement(vnic: ObjectInfo, counters: VnicStats['counters']): string {
-  const filters = Array.isArray(vnic.detail.filters) ? vnic.detail.filters.join('; ') : '';
-  const who =
-    vnic.detail.driver === 'virtio'
-      ? 'software NIC checks both directions'
-      : vnic.detail.sendUnchecked === true
-        ? 'XDP program checks what it receives; NOTHING checks what it sends (direct)'
-        : 'XDP programs check both directions';
-  const drops = Object.entries((counters.drops ?? {}) as Record<string, number>)
-    .filter(([, count]) => count > 0)
-    .map(([reason, count]) => `${reason} ${formatNumber(count)}`);
-  const dropped = drops.length === 0 ? 'no drops' : `dropped: ${drops.join(', ')}`;
-  return `${vnic.name}: ${filters || 'no filter yet'}\n  ${who}; ${dropped}`;
+  const { filters, dataPath, memory, receiveFilter, sendFilter } = vnic.detail;
+  const lines = [
+    `${vnic.name}: ${Array.isArray(filters) ? filters.join('; ') : 'no filter yet'}`,
+    `  ${text(dataPath)}; memory: ${text(memory)}; checks receive: ${text(receiveFilter)}, send: ${text(sendFilter)}`,
+  ];
+  const drops = dropsOf(counters).map(([reason, count]) => `${reason} ${formatNumber(count)}`);
+  if (drops.length > 0) lines.push(`  dropped: ${drops.join(', ')}`);
+  return lines.join('\n');
 }
 
 function otherTable(objects: readonly ObjectInfo[]): string {

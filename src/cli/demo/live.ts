@@ -1,6 +1,6 @@
 /** Live counters: one line, rewritten in a terminal, printed now and then elsewhere. */
 import type { Domain } from '../../arrakis/index.ts';
-import { takeSnapshot } from '../commands/ls.ts';
+import { type CounterValues, counterOf, dropsOf, takeSnapshot } from '../snapshot.ts';
 import { formatNumber } from '../table.ts';
 
 const TERMINAL_EVERY_MS = 1_000;
@@ -28,12 +28,9 @@ export async function watchCounters(domain: Domain, signal: AbortSignal): Promis
   if (terminal) process.stdout.write('\n');
 }
 
-type Counters = Awaited<ReturnType<typeof takeSnapshot>>['stats'][number]['counters'];
-
-function describe(name: string, counters: Counters): string {
-  const drops = Object.values((counters.drops ?? {}) as Record<string, number>);
-  const dropped = drops.reduce((sum, count) => sum + count, 0);
-  const count = (key: string): string => formatNumber(Number(counters[key] ?? 0));
+function describe(name: string, counters: CounterValues): string {
+  const dropped = dropsOf(counters).reduce((sum, [, count]) => sum + count, 0);
+  const count = (key: string): string => formatNumber(counterOf(counters, key));
   return `${name}: ${count('rxPackets')} received, ${count('txPackets')} sent, ${formatNumber(dropped)} dropped`;
 }
 

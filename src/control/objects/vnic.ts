@@ -19,6 +19,7 @@ import type { VnicSpec } from '../vnic-spec.ts';
 import { type Addressing, type Claim, planAddress } from './address.ts';
 import type { Domain } from './domain.ts';
 import { addDoorbell } from './doorbell.ts';
+import { enforcementOf } from './enforcement.ts';
 import { addFilters } from './filter.ts';
 import { addQueue } from './queue.ts';
 import { addRegion } from './region.ts';
@@ -99,8 +100,7 @@ export class Vnic implements ControlObject {
       prefix,
       gateway,
       ownsAddress,
-      // Direct AF_XDP has nothing that checks what is sent.
-      sendUnchecked: this.spec.mode === 'direct',
+      ...enforcementOf(this.attachment, this.device.sharesAddress, this.spec.mode === 'direct'),
       filters: this.filters.map(formatFilter),
       path: this.path,
       opened: this.opened,

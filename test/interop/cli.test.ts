@@ -51,7 +51,19 @@ after(() => {
   fs.rmSync(dir, { recursive: true, force: true });
 });
 
-const COMMANDS = ['up', 'down', 'run', 'ls', 'doctor', 'capture', 'bench', 'demo'];
+const COMMANDS = [
+  'up',
+  'down',
+  'run',
+  'ls',
+  'show',
+  'top',
+  'metrics',
+  'doctor',
+  'capture',
+  'bench',
+  'demo',
+];
 
 test('every command explains itself', () => {
   const help = succeed('--help');

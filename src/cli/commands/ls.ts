@@ -33,7 +33,7 @@ function deviceTable(devices: Snapshot['devices']): string {
     d.name,
     d.kind,
     d.state,
-    formatMac(d.mac),
+    d.mac === 0 ? '-' : formatMac(d.mac),
     d.address === 0 ? '-' : `${formatIpv4(d.address)}/${d.prefix}`,
     d.mtu,
     d.vnics,

@@ -43,7 +43,7 @@ function showDevice(device: DeviceInfo, snapshot: Snapshot, json: boolean): void
   printLine(
     pairs({
       ...rest,
-      mac: formatMac(mac),
+      mac: mac === 0 ? '-' : formatMac(mac),
       address: address === 0 ? '-' : `${formatIpv4(address)}/${prefix}`,
     }),
   );

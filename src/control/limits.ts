@@ -30,6 +30,13 @@ export const LIMITS = {
   vnicsPerDomainMax: 16,
   vnicsMax: 256,
   filtersPerVnicMax: 64,
+  /** Capabilities that a domain may have made, for itself and for others. */
+  capsPerDomainMax: 1024,
+  /** Length of a chain of derivations. */
+  capDepthMax: 64,
+  /** How long holders may keep what is revoked from them. */
+  revokeGraceMsDefault: 100,
+  revokeGraceMsMax: 5_000,
   nameLengthMax: 32,
   pathLengthMax: 100,
   /** Geometry of a VNIC. Powers of two. */
@@ -48,6 +55,16 @@ export const LIMITS = {
   deviceRestartMsMax: 30_000,
   /** A device process that lived this long is taken for healthy: its restarts are forgotten. */
   deviceHealthyMs: 10_000,
+  /** The journal is written anew when it is larger than this, and twice as large as what it says. */
+  journalBytesMax: 1 << 20,
+  /** How long the keeper waits for a daemon before it gives everything up, unless the daemon was told otherwise. */
+  keeperMsMax: 60_000,
+  /** How long the daemon waits for the keeper to take a message or to answer. */
+  keeperAnswerMsMax: 2_000,
+  /** Keepers that are started one after another because the one before died at once. */
+  keeperStartsMax: 5,
+  /** Ids of objects that are set aside at once: the next daemon goes on after them. */
+  idsReserved: 1024,
   /** Orderly end: children get this long before SIGKILL. */
   shutdownMsMax: 2_000,
 } as const;

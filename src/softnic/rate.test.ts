@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { BURST_US } from '../device/rate.ts';
+import { Pacer, pacerOf } from './rate.ts';
+
+const limit = (bitsPerSecond: number | null, packetsPerSecond: number | null = null) => ({
+  bitsPerSecond,
+  packetsPerSecond,
+});
+
+/** Frames of `length` that a greedy sender gets through in `seconds`, looking every `stepUs`. */
+function greedy(
+  pacer: Pacer,
+  length: number,
+  seconds: number,
+  stepUs: number,
+  beginUs = 0,
+): number {
+  let frames = 0;
+  for (let us = 0; us < seconds * 1e6; us += stepUs) {
+    pacer.advance((beginUs + us) | 0);
+    while (pacer.admit(length)) frames++;
+  }
+  return frames;
+}
+
+test('a greedy sender gets its rate, whatever the frame and however often it is looked at', () => {
+  for (const bits of [64_000, 1e6, 100e6, 10e9]) {
+    for (const length of [64, 1514]) {
+      for (const stepUs of [1, 50, 1000, 9000]) {
+        const seconds = bits < 1e6 ? 20 : bits > 1e9 ? 0.05 : 1;
+        const frames = greedy(new Pacer(limit(bits), 0), length, seconds, stepUs);
+        const expected = (bits * seconds) / (length * 8);
+        const slack = 1 + (stepUs / 1e6 / seconds) * expected;
+        assert.ok(Math.abs(frames - expected) <= slack, `${bits} ${length} ${stepUs}: ${frames}`);
+      }
+    }
+  }
+});
+
+test('packets a second count frames of any length alike', () => {
+  for (const length of [64, 1514]) {
+    assert.ok(Math.abs(greedy(new Pacer(limit(null, 50_000), 0), length, 1, 100) - 50_000) <= 6);
+  }
+});
+
+test('under both limits neither is exceeded', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1000, max: 1e9 }),
+      fc.integer({ min: 1, max: 1e6 }),
+      fc.array(
+        fc.record({
+          pauseUs: fc.integer({ min: 0, max: 50_000 }),
+          length: fc.integer({ min: 14, max: 9000 }),
+        }),
+        {
+          maxLength: 200,
+        },
+      ),
+      (bits, packets, arrivals) => {
+        const pacer = new Pacer(limit(bits, packets), 0);
+        let us = 0;
+        let bytes = 0;
+        let frames = 0;
+        for (const { pauseUs, length } of arrivals) {
+          us += pauseUs;
+          pacer.advance(us | 0);
+          // What is in the bucket at most, and the one frame that goes beyond it.
+          if (pacer.admit(length)) {
+            assert.ok(bytes * 8 <= (bits * (us + BURST_US)) / 1e6 + 1e-3);
+            assert.ok(frames <= (packets * (us + BURST_US)) / 1e6 + 1e-3);
+            bytes += length;
+            frames++;
+          }
+        }
+      },
+    ),
+  );
+});
+
+test('it opens exactly when it says', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1000, max: 1e9 }),
+      fc.integer({ min: -0x80000000, max: 0x7fffffff }),
+      (bits, beginUs) => {
+        const pacer = new Pacer(limit(bits), beginUs);
+        assert.ok(pacer.admit(1514));
+        const wait = pacer.waitUs;
+        assert.ok(wait > 0 && !pacer.open);
+        pacer.advance((beginUs + wait - 1) | 0);
+        assert.equal(pacer.open, false);
+        pacer.advance((beginUs + wait) | 0);
+        assert.equal(pacer.open, true);
+        assert.equal(pacer.waitUs, 0);
+      },
+    ),
+  );
+});
+
+test('after a pause one burst comes at once, after a long one no more', () => {
+  for (const pauseUs of [BURST_US, 1e6, 0x7fffffff]) {
+    const pacer = new Pacer(limit(8e6), 0);
+    pacer.advance(pauseUs | 0);
+    let bytes = 0;
+    while (pacer.admit(100)) bytes += 100;
+    assert.equal(bytes, BURST_US + 100);
+  }
+});
+
+test('the clock may wrap', () => {
+  const begin = 0x7fffffff - 500_000;
+  const frames = greedy(new Pacer(limit(8e6), begin), 1000, 1, 100, begin);
+  assert.ok(Math.abs(frames - 1000) <= 1, `${frames}`);
+});
+
+test('room is what may pass before it closes', () => {
+  const pacer = new Pacer(limit(8e6), 0);
+  assert.equal(pacer.roomBytes, 1, 'one frame, whatever its length');
+  pacer.advance(700);
+  assert.equal(pacer.roomBytes, 700);
+  pacer.charge(701);
+  assert.equal(pacer.roomBytes, 0);
+  assert.equal(new Pacer(limit(null, 5), 0).roomBytes, Number.MAX_SAFE_INTEGER);
+});
+
+test('a limit that is set again keeps what is owed', () => {
+  const pacer = pacerOf(limit(1000), 0, null)!;
+  pacer.charge(1000);
+  assert.equal(pacerOf(limit(1000), 5, pacer), pacer);
+  assert.notEqual(pacerOf(limit(2000), 5, pacer), pacer);
+  assert.equal(pacerOf(limit(null), 5, pacer), null);
+});

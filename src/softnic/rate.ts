@@ -1,0 +1,81 @@
+/**
+ * A pacer: the token bucket of RFC 2697 kept as the time that the frames so far take at the limit (ITU-T I.371, the
+ * generic cell rate algorithm). A frame may pass while that time is at most BURST_US ahead of the clock; then its own time
+ * is added, so a frame of any length passes and is paid for afterwards.
+ *
+ *              passes         waits
+ *   now ------------------|--------------> backlog
+ *                      BURST_US
+ *
+ * No clock of its own: `nowUs` is an int32 that wraps, as ffi/clock.ts gives it.
+ */
+import { BURST_US, costsUs, type RateLimit } from '../device/rate.ts';
+
+// Doubles in an array are changed in place; as fields they might be boxed.
+const BACKLOG = 0;
+const LAST = 1;
+
+export class Pacer {
+  readonly limit: RateLimit;
+  readonly #usPerByte: number;
+  readonly #usPerFrame: number;
+  readonly #state = new Float64Array(2);
+
+  /** Nothing is saved up at first: whoever sets a limit again and again gains nothing by it. */
+  constructor(limit: RateLimit, nowUs: number) {
+    const { perByte, perFrame } = costsUs(limit);
+    this.limit = limit;
+    this.#usPerByte = perByte;
+    this.#usPerFrame = perFrame;
+    this.#state[BACKLOG] = BURST_US;
+    this.#state[LAST] = nowUs;
+  }
+
+  /** Let the time pass until `nowUs`. */
+  advance(nowUs: number): void {
+    const state = this.#state;
+    // After a pause of over 71 minutes this is too short: the bucket may then not be full yet, and never too full.
+    const elapsed = (nowUs - state[LAST]!) >>> 0;
+    state[LAST] = nowUs;
+    state[BACKLOG] = Math.max(0, state[BACKLOG]! - elapsed);
+  }
+
+  /** Whether a frame may pass at the time of the last `advance`. */
+  get open(): boolean {
+    return this.#state[BACKLOG]! <= BURST_US;
+  }
+
+  /** Microseconds from the last `advance` until a frame may pass, rounded up; 0: now. */
+  get waitUs(): number {
+    return Math.max(0, Math.ceil(this.#state[BACKLOG]! - BURST_US));
+  }
+
+  /** Bytes that may pass now, counting the one frame that may go beyond. 0 when it is not open. */
+  get roomBytes(): number {
+    if (!this.open) return 0;
+    if (this.#usPerByte === 0) return Number.MAX_SAFE_INTEGER;
+    return Math.max(1, Math.floor((BURST_US - this.#state[BACKLOG]!) / this.#usPerByte));
+  }
+
+  /** A frame of `length` bytes has passed. */
+  charge(length: number): void {
+    this.#state[BACKLOG]! += Math.max(length * this.#usPerByte, this.#usPerFrame);
+  }
+
+  /** Let a frame pass, if it may: a policer. */
+  admit(length: number): boolean {
+    if (!this.open) return false;
+    this.charge(length);
+    return true;
+  }
+}
+
+/** The limit's pacer; null for none. A pacer whose limit stays is kept with what it owes. */
+export function pacerOf(limit: RateLimit, nowUs: number, before: Pacer | null): Pacer | null {
+  if (limit.bitsPerSecond === null && limit.packetsPerSecond === null) return null;
+  const isSame =
+    before !== null &&
+    before.limit.bitsPerSecond === limit.bitsPerSecond &&
+    before.limit.packetsPerSecond === limit.packetsPerSecond;
+  return isSame ? before : new Pacer(limit, nowUs);
+}

@@ -1,0 +1,90 @@
+/**
+ * Deficit round robin (Shreedhar and Varghese, 1996) between the ports that share this device, or its link: each round
+ * gives every sender bytes in proportion to its weight. As in fq_codel the deficit may be overdrawn by one frame, which
+ * is owed in later rounds: so a frame's length need not be known before it is taken.
+ *
+ * - Who has nothing to send, or may not, saves nothing up.
+ * - The link may run out in the middle of a sender's share; the next round goes on there.
+ * - Shorter frames than Ethernet's shortest count as that (MIN_FRAME_BYTES): a link would pad them.
+ */
+import type { Pacer } from './rate.ts';
+
+/** What the heaviest sender gets in a round; the others less, by weight. A batch of small frames. */
+export const ROUND_BYTES = 4096;
+export const MIN_FRAME_BYTES = 60;
+
+/** A sender. The scheduler owns `deficit`. */
+export interface Sender {
+  readonly weight: number;
+  deficit: number;
+  /** Send while fewer than `bytes` went; the last frame may go beyond. The bytes that went. */
+  serve(bytes: number): number;
+  /** Whether it has frames that may go at once. */
+  isReady(): boolean;
+}
+
+export class Scheduler {
+  /** Bytes for weight 1 in a round. */
+  #quantum = ROUND_BYTES;
+  #next = 0;
+  /** The sender at `#next` has had its share of this round, and the link ran out before it was used. */
+  #isMidShare = false;
+
+  /** The senders, or a weight among them, have changed. */
+  reset(senders: readonly Sender[]): void {
+    this.#quantum = ROUND_BYTES / senders.reduce((max, { weight }) => Math.max(max, weight), 1);
+    this.#next = 0;
+    this.#isMidShare = false;
+    for (const sender of senders) sender.deficit = Math.min(sender.deficit, 0);
+  }
+
+  /** One round over `senders`, as far as `link` lets them. Bytes that went: 0 only when none may send now. */
+  round(senders: readonly Sender[], link: Pacer | null): number {
+    const bytes = this.#pass(senders, link);
+    if (bytes > 0 || (link !== null && !link.open)) return bytes;
+    // All who are ready owe: the rounds in which they would only pay are over in one step.
+    return this.#payOff(senders) ? this.#pass(senders, link) : 0;
+  }
+
+  #pass(senders: readonly Sender[], link: Pacer | null): number {
+    let total = 0;
+    for (let visited = 0; visited < senders.length; visited++) {
+      if (link !== null && !link.open) break;
+      const sender = senders[this.#next]!;
+      const share = this.#quantum * sender.weight;
+      if (!this.#isMidShare) sender.deficit = Math.min(sender.deficit + share, share);
+      this.#isMidShare = false;
+      if (sender.deficit > 0) {
+        const room = link === null ? sender.deficit : Math.min(sender.deficit, link.roomBytes);
+        const bytes = sender.serve(room);
+        total += bytes;
+        sender.deficit -= bytes;
+        link?.charge(bytes);
+        if (sender.deficit > 0) {
+          if (link !== null && !link.open) {
+            this.#isMidShare = true;
+            break;
+          }
+          if (!sender.isReady()) sender.deficit = 0;
+        }
+      }
+      this.#next = (this.#next + 1) % senders.length;
+    }
+    return total;
+  }
+
+  /** False when nobody is ready. */
+  #payOff(senders: readonly Sender[]): boolean {
+    let rounds = Number.POSITIVE_INFINITY;
+    for (const sender of senders) {
+      if (sender.deficit > 0 || !sender.isReady()) continue;
+      rounds = Math.min(rounds, Math.floor(-sender.deficit / (this.#quantum * sender.weight)));
+    }
+    if (rounds === Number.POSITIVE_INFINITY) return false;
+    for (const sender of senders) {
+      if (sender.deficit > 0) continue;
+      sender.deficit = Math.min(sender.deficit + rounds * this.#quantum * sender.weight, 0);
+    }
+    return true;
+  }
+}

@@ -54,6 +54,8 @@ export interface BackendOptions extends MemoryRules {
   /** Feature bits of the device beyond those that every back-end has (BASE_FEATURES). */
   features: bigint;
   queueCount: number;
+  /** What GET_QUEUE_NUM says, in pairs for a network device; more than 1 offers VHOST_USER_PROTOCOL_F_MQ. Default 1. */
+  queuePairs?: number;
   queueSizeMax: number;
   /** Descriptors that a chain may have; without it, as many as its ring. */
   segmentsMax?: number;
@@ -230,7 +232,7 @@ export class VhostBackend {
         return null;
       }
       case REQ.GET_QUEUE_NUM:
-        return encodeU64(1);
+        return encodeU64(this.#options.queuePairs ?? 1);
       case REQ.GET_MAX_MEM_SLOTS:
         return encodeU64(REGIONS_MAX);
       case REQ.SET_OWNER:
@@ -309,7 +311,8 @@ export class VhostBackend {
 
   get #offeredProtocol(): bigint {
     const config = this.#options.config === undefined ? 0n : featureSet(PROTOCOL_FEATURE.CONFIG);
-    return PROTOCOL_FEATURES | config;
+    const several = (this.#options.queuePairs ?? 1) > 1;
+    return PROTOCOL_FEATURES | config | (several ? featureSet(PROTOCOL_FEATURE.MQ) : 0n);
   }
 
   #setFeatures(payload: Buffer): null {

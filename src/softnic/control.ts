@@ -15,6 +15,7 @@ const MTU_MIN = 68;
 const MTU_MAX = 65_521;
 export const SPIN_US_MAX = 1_000_000;
 const CPUS_MAX = 1024;
+const PAIRS_MAX = 8;
 
 const id = z.number().int().min(0);
 const port = id;
@@ -34,6 +35,8 @@ const request = z.discriminatedUnion('op', [
     mac,
     filters,
     mtu: z.number().int().min(MTU_MIN).max(MTU_MAX).default(1500),
+    /** Queue pairs that the client may run. */
+    pairs: z.number().int().min(1).max(PAIRS_MAX).default(1),
     /** Map client memory that is not sealed: DPDK and QEMU do not seal. Such a client can end the device. */
     allowUnsealed: z.boolean().default(false),
     /** Bytes of memory that the client may map, all its regions together. */

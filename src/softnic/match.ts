@@ -6,6 +6,7 @@
 import { macHi, macLo } from '../base/address.ts';
 import { DROP } from '../device/drops.ts';
 import { FLOW_PROTOCOL, type FlowFilter } from '../device/filter.ts';
+import { flowHash } from '../device/flow-hash.ts';
 
 export const ETH_HEADER_LEN = 14;
 const ETHERTYPE = 12;
@@ -14,6 +15,8 @@ const ETHERTYPE_ARP = 0x0806;
 const IPV4 = ETH_HEADER_LEN;
 const IPV4_HEADER_MIN = 20;
 const FRAGMENT_OFFSET_MASK = 0x1fff;
+/** The offset, and "more fragments": set in every piece of a datagram. */
+const FRAGMENT_MASK = 0x3fff;
 const ARP = ETH_HEADER_LEN;
 const ARP_LEN = 28;
 /** Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4. */
@@ -39,6 +42,8 @@ export class FrameFields {
   /** Of UDP and TCP; -1 for fragments after the first, which have none. Other protocols: 0. */
   srcPort = 0;
   dstPort = 0;
+  /** IPv4 flags and fragment offset, of UDP and TCP. */
+  fragment = 0;
   /** ARP: hardware address of the sender. */
   senderHi = 0;
   senderLo = 0;
@@ -56,6 +61,14 @@ export class FrameFields {
     return refused(DROP.otherProtocol);
   }
 
+  /** What chooses the queue pair (device/flow-hash.ts): 0, the first pair's, for what has no ports. */
+  hash(): number {
+    if (this.kind !== KIND.ipv4 || (this.protocol !== UDP && this.protocol !== TCP)) return 0;
+    const whole = (this.fragment & FRAGMENT_MASK) === 0;
+    const { source, target } = this;
+    return flowHash(source, target, whole ? this.srcPort : 0, whole ? this.dstPort : 0);
+  }
+
   #parseIpv4(view: DataView, at: number, length: number): number {
     if (length < IPV4_HEADER_MIN) return refused(DROP.truncated);
     const versionIhl = view.getUint8(at);
@@ -70,7 +83,8 @@ export class FrameFields {
     this.srcPort = 0;
     this.dstPort = 0;
     if (this.protocol !== UDP && this.protocol !== TCP) return 0;
-    if ((view.getUint16(at + 6) & FRAGMENT_OFFSET_MASK) !== 0) {
+    this.fragment = view.getUint16(at + 6);
+    if ((this.fragment & FRAGMENT_OFFSET_MASK) !== 0) {
       this.srcPort = -1;
       this.dstPort = -1;
       return 0;

@@ -160,6 +160,7 @@ export class SoftNic implements LoopHost, BackendHost {
       mac,
       filters: new FilterSet(mac, request.filters),
       mtu: request.mtu,
+      pairs: request.pairs,
       allowUnsealed: request.allowUnsealed,
       regionBytes: request.regionBytes,
       listenFd,

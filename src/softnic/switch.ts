@@ -95,7 +95,7 @@ export class Switch implements FrameSink {
   }
 
   #toPort(port: Port, at: number, length: number): void {
-    if (port.filters.receives(this.#frame)) port.deliver(at, length);
+    if (port.filters.receives(this.#frame)) port.deliver(at, length, this.#frame);
     else port.drops[DROP.filterMiss]!++;
   }
 
@@ -104,7 +104,7 @@ export class Switch implements FrameSink {
     const broadcast = frame.dstHi === BROADCAST_HI && frame.dstLo === BROADCAST_LO;
     if (frame.kind !== KIND.ipv4 && !broadcast) return;
     for (const port of this.#ports) {
-      if (port !== from && port.filters.receives(frame)) port.deliver(at, length);
+      if (port !== from && port.filters.receives(frame)) port.deliver(at, length, frame);
     }
   }
 

@@ -1,0 +1,246 @@
+/**
+ * One queue pair of a port. Names are the VNIC's: it receives (`rx`) what we write into its receive queue, and sends
+ * (`tx`) what we read from its transmit queue.
+ *
+ * - `poll` takes a batch from the transmit queue, a private copy of one frame at a time, and gives each to the switch.
+ * - `deliver` copies a frame from staging memory into the next receive buffer. `publish` ends the batch of both.
+ * - Without a driver, or when a queue is broken, the pair drops: the device goes on.
+ */
+import { DROP } from '../device/drops.ts';
+import type { Arena } from '../ffi/arena.ts';
+import { signalPeer } from '../ffi/peer-eventfd.ts';
+import { type SplitDevice, VIOLATION, type Violation } from '../ring/split-device.ts';
+import { NET_HEADER_LEN } from '../ring/split-layout.ts';
+import type { VhostBackend } from '../ring/vhost-backend.ts';
+import { ETH_HEADER_LEN } from './match.ts';
+import type { FrameSink, Port } from './port.ts';
+
+/** Byte of `num_buffers` in virtio_net_hdr; it is 1 without mergeable buffers (virtio 1.2, section 5.1.6.3). */
+const NUM_BUFFERS = 10;
+
+export class QueuePair {
+  readonly index: number;
+  rxPackets = 0;
+  rxBytes = 0;
+  /** Frames of this pair that were let out. */
+  txPackets = 0;
+  txBytes = 0;
+  /** Frames that found no receive buffer: its thread is behind, or gone. */
+  noBuffer = 0;
+  /** Descriptors that the last `poll` walked. */
+  descriptors = 0;
+  /** Why one of its queues is broken; null when none is. */
+  brokenReason: string | null = null;
+
+  readonly #port: Port;
+  readonly #arena: Arena;
+  readonly #staging: number;
+  /** Indices of its virtqueues (virtio 1.2, section 5.1.2). */
+  readonly #receiveQueue: number;
+  readonly #transmitQueue: number;
+  #session: VhostBackend | null = null;
+  #rx: SplitDevice | null = null;
+  #tx: SplitDevice | null = null;
+  #txEnabled = false;
+  #rxTouched = false;
+  #rxCallFd = -1;
+  #txCallFd = -1;
+
+  /** `staging` is the arena offset of private memory for one frame, on a word. */
+  constructor(port: Port, index: number, arena: Arena, staging: number) {
+    this.index = index;
+    this.#port = port;
+    this.#arena = arena;
+    this.#staging = staging;
+    this.#receiveQueue = 2 * index;
+    this.#transmitQueue = 2 * index + 1;
+  }
+
+  /** Whether it takes frames for its VNIC. */
+  get receives(): boolean {
+    return this.#rx !== null;
+  }
+
+  /** Whether its driver runs both queues. */
+  get running(): boolean {
+    return this.#rx !== null && this.#tx !== null && this.#txEnabled;
+  }
+
+  /** Look at the session's rings again. */
+  refresh(session: VhostBackend | null): void {
+    const receive = this.#receiveQueue;
+    const transmit = this.#transmitQueue;
+    this.#session = session;
+    this.#rx = session?.isEnabled(receive) ? session.ring(receive) : null;
+    this.#tx = session?.ring(transmit) ?? null;
+    this.#txEnabled = session?.isEnabled(transmit) ?? false;
+    this.#rxCallFd = session?.callFd(receive) ?? -1;
+    this.#txCallFd = session?.callFd(transmit) ?? -1;
+    this.#rxTouched = false;
+    this.brokenReason = session?.brokenReason(receive) ?? session?.brokenReason(transmit) ?? null;
+  }
+
+  /**
+   * Take up to `chainsMax` frames from the VNIC and give them to `sink`; the turn ends early once `descriptorsMax`
+   * descriptors were walked. How many chains were taken.
+   */
+  poll(sink: FrameSink, chainsMax: number, descriptorsMax: number): number {
+    const tx = this.#tx;
+    this.descriptors = 0;
+    if (tx === null) return 0;
+    const count = Math.min(tx.available(), chainsMax);
+    if (count === 0) return 0;
+    const { txPackets, txBytes } = this.#port;
+    let taken = 0;
+    let budget = descriptorsMax;
+    for (; taken < count && budget > 0; taken++) {
+      const total = tx.take();
+      if (total < 0) break;
+      budget -= tx.segmentCount;
+      if (tx.readableCount !== tx.segmentCount) {
+        tx.broken(VIOLATION.direction);
+        break;
+      }
+      if (this.#txEnabled) this.#takeFrame(tx, total, sink);
+      tx.complete(0);
+    }
+    this.descriptors = descriptorsMax - budget;
+    this.txPackets += this.#port.txPackets - txPackets;
+    this.txBytes += this.#port.txBytes - txBytes;
+    if (tx.publish() && this.#txCallFd >= 0) signalPeer(this.#txCallFd);
+    if (tx.violation !== 0) this.#break(this.#transmitQueue, tx);
+    return taken;
+  }
+
+  /** Copy the chain's frame to staging memory. Its header asks for nothing: no offload was negotiated. */
+  #takeFrame(tx: SplitDevice, total: number, sink: FrameSink): void {
+    const length = total - NET_HEADER_LEN;
+    if (length < ETH_HEADER_LEN) {
+      this.#port.drops[DROP.truncated]!++;
+      return;
+    }
+    if (length > this.#port.frameLengthMax) {
+      this.#port.drops[DROP.tooLong]!++;
+      return;
+    }
+    // The copy keeps the frame's place in its word, so that whole words can be copied.
+    let at = this.#staging;
+    if (tx.segmentCount === 1) {
+      const from = tx.segmentAt[0]! + NET_HEADER_LEN;
+      at += from & 3;
+      this.#arena.copy(at, from, length);
+    } else {
+      this.#gather(tx, at);
+    }
+    sink.fromPort(this.#port, at, length);
+  }
+
+  #gather(tx: SplitDevice, to: number): void {
+    let skip = NET_HEADER_LEN;
+    let at = to;
+    for (let i = 0; i < tx.segmentCount; i++) {
+      const length = tx.segmentLength[i]!;
+      const skipped = Math.min(skip, length);
+      this.#arena.copy(at, tx.segmentAt[i]! + skipped, length - skipped);
+      at += length - skipped;
+      skip -= skipped;
+    }
+  }
+
+  /** Give the VNIC a frame from staging memory: it is its own copy. Counted as a drop when that cannot be. */
+  deliver(at: number, length: number): void {
+    const rx = this.#rx;
+    const ready = rx === null ? 0 : rx.ready();
+    if (rx === null || ready <= 0) {
+      this.#port.drops[DROP.noBuffer]!++;
+      this.noBuffer++;
+      if (ready < 0) this.#rxTouched = true;
+      return;
+    }
+    this.#rxTouched = true;
+    const room = rx.take();
+    if (room < 0) return;
+    if (rx.readableCount !== 0) {
+      rx.broken(VIOLATION.direction);
+      return;
+    }
+    if (room < NET_HEADER_LEN + length) {
+      // The buffer stays for a frame that fits.
+      rx.untake();
+      this.#port.drops[DROP.tooLong]!++;
+      return;
+    }
+    if (rx.segmentLength[0]! >= NET_HEADER_LEN + length) {
+      const to = rx.segmentAt[0]!;
+      this.#writeHeader(to);
+      this.#arena.copy(to + NET_HEADER_LEN, at, length);
+    } else {
+      this.#scatter(rx, at, length);
+    }
+    rx.complete(NET_HEADER_LEN + length);
+    this.rxPackets++;
+    this.rxBytes += length;
+  }
+
+  #writeHeader(at: number): void {
+    if ((at & 3) === 0) {
+      const { u32 } = this.#arena;
+      const word = at >>> 2;
+      u32[word] = 0;
+      u32[word + 1] = 0;
+      u32[word + 2] = 1 << ((NUM_BUFFERS & 3) * 8);
+      return;
+    }
+    const { u8 } = this.#arena;
+    for (let i = 0; i < NET_HEADER_LEN; i++) u8[at + i] = i === NUM_BUFFERS ? 1 : 0;
+  }
+
+  /** Header and frame over several buffers, wherever the driver has cut them. */
+  #scatter(rx: SplitDevice, at: number, length: number): void {
+    const { u8 } = this.#arena;
+    const total = NET_HEADER_LEN + length;
+    let done = 0;
+    for (let i = 0; i < rx.segmentCount && done < total; i++) {
+      const to = rx.segmentAt[i]!;
+      const room = Math.min(rx.segmentLength[i]!, total - done);
+      let used = 0;
+      for (; used < room && done + used < NET_HEADER_LEN; used++) {
+        u8[to + used] = done + used === NUM_BUFFERS ? 1 : 0;
+      }
+      this.#arena.copy(to + used, at + done + used - NET_HEADER_LEN, room - used);
+      done += room;
+    }
+  }
+
+  /** Show the VNIC what was delivered since the last time, and call it if it wants to be called. */
+  publish(): void {
+    if (!this.#rxTouched) return;
+    this.#rxTouched = false;
+    const rx = this.#rx;
+    if (rx === null) return;
+    if (rx.publish() && this.#rxCallFd >= 0) signalPeer(this.#rxCallFd);
+    if (rx.violation !== 0) this.#break(this.#receiveQueue, rx);
+  }
+
+  #break(queue: number, ring: SplitDevice): void {
+    this.#port.drops[DROP.badDescriptor]!++;
+    this.#session?.breakRing(queue, ring.violation as Violation);
+    // The loop refreshes the port soon; until then the ring must not be found broken again.
+    if (queue === this.#transmitQueue) this.#tx = null;
+    else this.#rx = null;
+  }
+
+  /** Ask to be kicked when the VNIC sends. False when it already has. */
+  arm(): boolean {
+    return this.#tx === null || this.#tx.arm();
+  }
+
+  disarm(): void {
+    this.#tx?.disarm();
+  }
+
+  stats(): Record<string, number> {
+    const { index: queue, rxPackets, rxBytes, txPackets, txBytes, noBuffer } = this;
+    return { queue, rxPackets, rxBytes, txPackets, txBytes, noBuffer };
+  }
+}

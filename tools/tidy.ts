@@ -47,6 +47,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/persist': ['src/base', 'src/memory', 'src/device'],
   'src/softnic': ['src/base', 'src/ffi', 'src/memory', 'src/ring', 'src/device', 'src/wire'],
   'src/softdisk': ['src/base', 'src/ffi', 'src/memory', 'src/ring', 'src/device'],
+  'src/keeper': ['src/base', 'src/ffi'],
   // Never a driver's queue: the control plane touches no packet.
   'src/control': [
     'src/base',
@@ -55,6 +56,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/drivers/*/attach.ts',
     'src/drivers/*/grant.ts',
     'src/softnic/control.ts',
+    'src/keeper/protocol.ts',
   ],
   // Of the control plane only how to talk to it.
   'src/arrakis': [
@@ -159,7 +161,7 @@ const BANNED_IMPORTS: readonly BannedImport[] = [
 
 /** Modules that nobody imports because they are started, or are the package. */
 const ENTRIES: readonly RegExp[] = [
-  /^src\/(cli|softnic|softdisk|control)\/main\.ts$/,
+  /^src\/(cli|softnic|softdisk|control|keeper)\/main\.ts$/,
   /^src\/arrakis\/index\.ts$/,
   /^apps\/[^/]+\/main\.ts$/,
   /^(examples|bench|tools|test)\//,

@@ -61,8 +61,6 @@ export const LIMITS = {
   keeperMsMax: 60_000,
   /** How long the daemon waits for the keeper to take a message or to answer. */
   keeperAnswerMsMax: 2_000,
-  /** Keepers that are started one after another because the one before died at once. */
-  keeperStartsMax: 5,
   /** Ids of objects that are set aside at once: the next daemon goes on after them. */
   idsReserved: 1024,
   /** Orderly end: children get this long before SIGKILL. */

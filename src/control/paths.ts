@@ -3,6 +3,7 @@
  *
  *   DIR/control.sock    the control socket        DIR/arrakisd.pid   locked by the daemon, its pid inside
  *   DIR/arrakisd.log    its log, when asked for   DIR/ports/         vhost-user sockets of `vnic.listen`
+ *   DIR/journal         what it has (journal.ts)  DIR/keeper.sock    the keeper of its descriptors
  */
 import path from 'node:path';
 
@@ -19,6 +20,8 @@ export function runDirectory(uid: number, env: NodeJS.ProcessEnv = process.env):
 export const socketPath = (dir: string): string => path.join(dir, 'control.sock');
 export const pidPath = (dir: string): string => path.join(dir, 'arrakisd.pid');
 export const logPath = (dir: string): string => path.join(dir, 'arrakisd.log');
+export const journalPath = (dir: string): string => path.join(dir, 'journal');
+export const keeperPath = (dir: string): string => path.join(dir, 'keeper.sock');
 export const portsPath = (dir: string): string => path.join(dir, 'ports');
 
 /** Sockets that a client of user `uid` tries, best first. */

@@ -25,6 +25,8 @@ export const DROP_REASONS = [
   'filterMiss',
   /** The receiver had no buffer. */
   'noBuffer',
+  /** Beyond the limit that is set for the VNIC. */
+  'rateExceeded',
 ] as const;
 
 export type DropReason = (typeof DROP_REASONS)[number];

@@ -19,6 +19,7 @@ export const BITS_PER_SECOND_MIN = 1_000;
 export const BITS_PER_SECOND_MAX = 1e12;
 export const PACKETS_PER_SECOND_MAX = 1e9;
 export const WEIGHT_MAX = 100;
+const QUEUE_MAX = 4095;
 
 export interface RateLimit {
   /** Null: not limited. */
@@ -33,6 +34,13 @@ export interface Rate extends RateLimit {
 
 export const DIRECTIONS = ['send', 'receive'] as const;
 export type Direction = (typeof DIRECTIONS)[number];
+
+/** What is set for a VNIC, or for one of its queues, in one direction. */
+export interface RateSetting extends Rate {
+  /** Null: the VNIC, all its queues together. */
+  readonly queue: number | null;
+  readonly direction: Direction;
+}
 
 export const UNLIMITED: Rate = { bitsPerSecond: null, packetsPerSecond: null, weight: 1 };
 
@@ -59,6 +67,23 @@ export function isWithin(limit: RateLimit, most: RateLimit): boolean {
     below(limit.packetsPerSecond, most.packetsPerSecond)
   );
 }
+
+/** The gate for settings; a weight divides what is sent, receivers have none. */
+export const rateSettingSchema = z
+  .strictObject({
+    queue: z.int().min(0).max(QUEUE_MAX).nullable(),
+    direction: z.enum(DIRECTIONS),
+    ...limitSchema.shape,
+    weight: weightSchema,
+  })
+  .refine((s) => s.direction === 'send' || s.weight === 1, {
+    path: ['weight'],
+    message: 'a weight is for sending',
+  }) satisfies z.ZodType<RateSetting>;
+
+/** Whether two settings are of the same thing: the later replaces the earlier. */
+export const isSameTarget = (a: RateSetting, b: RateSetting): boolean =>
+  a.queue === b.queue && a.direction === b.direction;
 
 /** Microseconds that one byte, and one frame, take at `limit`; 0 where there is none. */
 export function costsUs(limit: RateLimit): { perByte: number; perFrame: number } {

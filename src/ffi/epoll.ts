@@ -4,7 +4,7 @@
  */
 import { assert } from '../base/assert.ts';
 import { closeFd } from './fd.ts';
-import { addressOf, bind, check, EINTR, errno } from './libc.ts';
+import { addressOf, bind, check, EINTR, ENOSYS, EPERM, errno } from './libc.ts';
 
 const epollCreate1 = bind<(flags: number) => number>('epoll_create1', 'int', ['int']);
 const epollCtl = bind<(epfd: number, op: number, fd: number, event: Uint8Array) => number>(
@@ -17,6 +17,21 @@ const epollWait = bind<(epfd: number, events: number, max: number, timeoutMs: nu
   'int',
   ['int', 'uintptr_t', 'int', 'int'],
 );
+
+const syscall = bind<
+  (
+    number: number,
+    epfd: number,
+    events: number,
+    max: number,
+    timespec: number,
+    mask: number,
+    maskBytes: number,
+  ) => number
+>('syscall', 'long', ['long', 'int', 'uintptr_t', 'int', 'uintptr_t', 'uintptr_t', 'size_t']);
+/** Linux 5.11; older C libraries have no wrapper for it. */
+const SYS_EPOLL_PWAIT2 = 441;
+const US_PER_S = 1_000_000;
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
@@ -38,6 +53,9 @@ export class Epoll {
    * from a field may be boxed, and an idle device looks often.
    */
   readonly #call: (timeoutMs: number) => number;
+  readonly #callUs: () => number;
+  /** struct timespec {s64 seconds, s64 nanoseconds}: the low words are written. */
+  readonly #timeout: Int32Array;
   readonly #control = Buffer.alloc(EVENT_LEN);
 
   constructor() {
@@ -45,6 +63,10 @@ export class Epoll {
     const events = addressOf(this.#events);
     this.#fd = fd;
     this.#call = (timeoutMs) => epollWait(fd, events, EVENTS_MAX, timeoutMs);
+    const timespec = Buffer.alloc(16);
+    this.#timeout = new Int32Array(timespec.buffer, timespec.byteOffset, 4);
+    const timeout = addressOf(timespec);
+    this.#callUs = () => syscall(SYS_EPOLL_PWAIT2, fd, events, EVENTS_MAX, timeout, 0, 0);
   }
 
   /** Wait for `events` on `fd`. Throws EPERM for what cannot be polled, such as a plain file. */
@@ -64,6 +86,19 @@ export class Epoll {
     const count = this.#call(timeoutMs);
     if (count >= 0) return count;
     if (errno() !== EINTR) check(count, 'epoll_wait', timeoutMs);
+    return 0;
+  }
+
+  /** Wait up to `timeoutUs`, as exactly as the thread's timer slack lets it (prctl(2), PR_SET_TIMERSLACK: 50 us). */
+  waitUs(timeoutUs: number): number {
+    this.#timeout[0] = timeoutUs / US_PER_S;
+    this.#timeout[2] = (timeoutUs % US_PER_S) * 1000;
+    const count = this.#callUs();
+    if (count >= 0) return count;
+    const code = errno();
+    // An older kernel, or a filter of system calls that does not know it.
+    if (code === ENOSYS || code === EPERM) return this.wait(Math.ceil(timeoutUs / 1000));
+    if (code !== EINTR) check(count, 'epoll_pwait2', timeoutUs);
     return 0;
   }
 

@@ -75,6 +75,8 @@ export function viewOf(address: number, length: number): ArrayBuffer {
 }
 
 export const EAGAIN = 11;
+export const EPERM = 1;
 export const EINTR = 4;
 export const ENOBUFS = 105;
 export const EBUSY = 16;
+export const ENOSYS = 38;

@@ -6,7 +6,9 @@
 import { z } from 'zod';
 import { MAC_BROADCAST } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
+import { coalescingSchema } from '../device/coalescing.ts';
 import { filterSchema } from '../device/filter.ts';
+import { limitSchema, rateSettingSchema } from '../device/rate.ts';
 
 export const MESSAGE_LEN_MAX = 64 * 1024;
 export const FILTERS_MAX = 64;
@@ -16,9 +18,15 @@ const MTU_MAX = 65_521;
 export const SPIN_US_MAX = 1_000_000;
 const CPUS_MAX = 1024;
 const PAIRS_MAX = 8;
+/** Each queue and the whole, in both directions. */
+const RATES_MAX = 2 * (PAIRS_MAX + 1);
 
 const id = z.number().int().min(0);
 const port = id;
+const queue = z
+  .int()
+  .min(0)
+  .max(PAIRS_MAX - 1);
 const mac = z
   .number()
   .int()
@@ -26,6 +34,8 @@ const mac = z
   .lt(MAC_BROADCAST)
   .refine((value) => Math.floor(value / 2 ** 40) % 2 === 0, 'a group address');
 const filters = z.array(filterSchema).max(FILTERS_MAX);
+
+const coalescing = z.strictObject({ queue: queue.nullable(), ...coalescingSchema.shape });
 
 const request = z.discriminatedUnion('op', [
   z.strictObject({
@@ -48,8 +58,18 @@ const request = z.discriminatedUnion('op', [
       .optional(),
     /** Permissions of the listening socket's file. */
     mode: z.number().int().min(0).max(0o777).default(0o600),
+    /** In force before the first frame. */
+    rates: z.array(rateSettingSchema).max(RATES_MAX).default([]),
+    coalescing: z
+      .array(coalescing)
+      .max(PAIRS_MAX + 1)
+      .default([]),
   }),
   z.strictObject({ op: z.literal('setFilters'), id, port, filters }),
+  z.strictObject({ op: z.literal('setRate'), id, port, rate: rateSettingSchema }),
+  z.strictObject({ op: z.literal('setCoalescing'), id, port, coalescing }),
+  /** What all ports together may send. */
+  z.strictObject({ op: z.literal('linkRate'), id, limit: limitSchema }),
   z.strictObject({ op: z.literal('removePort'), id, port }),
   /** Carries the descriptor of a TAP interface; without one, the uplink is taken away. */
   z.strictObject({ op: z.literal('uplink'), id, mac: mac.optional() }),
@@ -72,6 +92,7 @@ const request = z.discriminatedUnion('op', [
 
 export type Request = z.infer<typeof request>;
 export type AddPort = Extract<Request, { op: 'addPort' }>;
+export type SetCoalescing = Extract<Request, { op: 'setCoalescing' }>['coalescing'];
 
 /** The request in `text`, checked. Throws ARK_BAD_MESSAGE, ARK_UNKNOWN_OPERATION or ARK_BAD_ARGUMENT. */
 export function parseRequest(text: string): Request {

@@ -4,10 +4,12 @@
  * - A turn polls every port's transmit queue and the uplink, and shows each receiver its batch once.
  * - While there is work, sockets are looked at every SOCKETS_TURNS turns. With none, the loop spins for `spinUs`,
  *   yielding its core to whoever has work; then it asks all queues for kicks, looks once more, and sleeps in epoll.
+ * - What is held back by a limit, and doorbells that are coalesced, bound that sleep. Held senders are not spun for.
  * - Only `NicHost.events` changes ports and memory, and never within a turn.
  */
 import { EPOLLET, EPOLLIN, EPOLLRDHUP, Epoll } from '../ffi/epoll.ts';
 import { schedYield } from '../ffi/process.ts';
+import type { Pace } from './pace.ts';
 import type { Port } from './port.ts';
 import type { Switch } from './switch.ts';
 
@@ -36,9 +38,9 @@ export class Watches {
     this.#handlers.delete(fd);
   }
 
-  /** Wait up to `timeoutMs` and handle what came. The number of events, kicks included. */
-  wait(timeoutMs: number): number {
-    const count = this.#epoll.wait(timeoutMs);
+  /** Wait up to `timeoutUs` (0: only look, -1: for ever) and handle what came. The number of events, kicks included. */
+  wait(timeoutUs: number): number {
+    const count = timeoutUs > 0 ? this.#epoll.waitUs(timeoutUs) : this.#epoll.wait(timeoutUs);
     // A handler may remove the descriptor of a later event: that one then has no handler.
     for (let i = 0; i < count; i++) this.#handlers.get(this.#epoll.readyFd(i))?.();
     return count;
@@ -49,6 +51,7 @@ export class Watches {
 export interface LoopHost {
   readonly watches: Watches;
   readonly switch: Switch;
+  readonly pace: Pace;
   /** The ports now; the array changes only in `settle`. */
   readonly ports: readonly Port[];
   /** After events and turns: look at rings that changed, send what is to be told. */
@@ -60,12 +63,15 @@ export interface LoopHost {
 
 /** Poll everything once. Frames and chains that were moved. */
 export function turn(host: LoopHost): number {
-  const { ports } = host;
+  const { ports, pace } = host;
+  if (pace.isTimed) pace.tick();
   let work = 0;
-  for (let i = 0; i < ports.length; i++) work += ports[i]!.poll(host.switch);
+  if (pace.scheduler !== null) work = pace.scheduler.round(ports, pace.link, host.switch);
+  else for (let i = 0; i < ports.length; i++) work += ports[i]!.poll(host.switch);
   const { uplink } = host.switch;
   if (uplink !== null) work += uplink.poll(host.switch);
-  if (work > 0) for (let i = 0; i < ports.length; i++) ports[i]!.publish();
+  // Doorbells may be due without new frames.
+  if (work > 0 || pace.isTimed) for (let i = 0; i < ports.length; i++) ports[i]!.publish();
   return work;
 }
 
@@ -86,18 +92,19 @@ export function run(host: LoopHost, nowUs: () => number): void {
     if (idleTurns === 1) idleSinceUs = nowUs();
     if (idleTurns % IDLE_TURNS_PER_LOOK !== 0) continue;
     look(host, 0);
-    if (((nowUs() - idleSinceUs) | 0) < host.spinUs) {
+    if (((nowUs() - idleSinceUs) | 0) < host.spinUs && !host.pace.isHeld(host.ports)) {
       schedYield();
       continue;
     }
-    if (armAll(host)) look(host, -1);
+    if (host.pace.isTimed) host.pace.tick();
+    if (armAll(host)) look(host, host.pace.sleepUs(host.ports));
     disarmAll(host);
     idleTurns = 0;
   }
 }
 
-function look(host: LoopHost, timeoutMs: number): number {
-  const events = host.watches.wait(timeoutMs);
+function look(host: LoopHost, timeoutUs: number): number {
+  const events = host.watches.wait(timeoutUs);
   host.settle();
   return events;
 }
@@ -105,6 +112,8 @@ function look(host: LoopHost, timeoutMs: number): number {
 /** Ask every queue for a kick. False when one has something by now. */
 function armAll(host: LoopHost): boolean {
   let quiet = host.switch.uplink?.readable !== true;
+  // A kick could not be answered before the link is free again.
+  if (!host.pace.isLinkOpen) return quiet;
   for (const port of host.ports) quiet = port.arm() && quiet;
   return quiet;
 }

@@ -5,7 +5,9 @@
 import fs from 'node:fs';
 import { ArrakisError, isErrno, SystemError } from '../base/errors.ts';
 import { namedDrops } from '../device/drops.ts';
+import type { RateSetting } from '../device/rate.ts';
 import { Arena } from '../ffi/arena.ts';
+import { monotonicUs32 } from '../ffi/clock.ts';
 import { closeAll, closeFd, closeLater, setNonBlocking } from '../ffi/fd.ts';
 import { setAffinity } from '../ffi/process.ts';
 import {
@@ -17,9 +19,17 @@ import {
   sendMessage,
 } from '../ffi/unix.ts';
 import type { BackendHost } from '../ring/vhost-backend.ts';
-import { type AddPort, MESSAGE_LEN_MAX, parseRequest, type Request, requestId } from './control.ts';
+import {
+  type AddPort,
+  MESSAGE_LEN_MAX,
+  parseRequest,
+  type Request,
+  requestId,
+  type SetCoalescing,
+} from './control.ts';
 import { type LoopHost, Watches } from './loop.ts';
 import { FilterSet } from './match.ts';
+import { Pace } from './pace.ts';
 import { Port } from './port.ts';
 import { PORTS_MAX, Switch } from './switch.ts';
 import { Uplink } from './uplink.ts';
@@ -37,6 +47,7 @@ export class SoftNic implements LoopHost, BackendHost {
   readonly arena = new Arena();
   readonly watches = new Watches();
   readonly switch: Switch;
+  readonly pace = new Pace(monotonicUs32);
   ports: readonly Port[] = [];
   running = true;
   spinUs = SPIN_US_DEFAULT;
@@ -120,6 +131,15 @@ export class SoftNic implements LoopHost, BackendHost {
         port.filters = new FilterSet(port.mac, request.filters);
         return {};
       }
+      case 'setRate':
+        this.#setRates(this.#port(request.port), [request.rate]);
+        return {};
+      case 'setCoalescing':
+        this.#setCoalescing(this.#port(request.port), [request.coalescing]);
+        return {};
+      case 'linkRate':
+        this.pace.setLink(request.limit, this.ports);
+        return {};
       case 'removePort':
         this.#removePort(this.#port(request.port));
         return {};
@@ -155,7 +175,7 @@ export class SoftNic implements LoopHost, BackendHost {
       throw new ArrakisError('ARK_BAD_ARGUMENT', 'addPort takes one connected socket, or `listen`');
     }
     const listenFd = request.listen === undefined ? -1 : listenAt(request.listen, request.mode);
-    const port = new Port(this.arena, this.#staging, {
+    const port = new Port(this.arena, this.#staging, this.pace, {
       id,
       mac,
       filters: new FilterSet(mac, request.filters),
@@ -168,6 +188,8 @@ export class SoftNic implements LoopHost, BackendHost {
     });
     this.#setPorts([...this.ports, port]);
     try {
+      this.#setRates(port, request.rates);
+      this.#setCoalescing(port, request.coalescing);
       if (listenFd >= 0) this.watches.add(listenFd, () => this.#onClient(port));
       else this.#connect(port, fds.splice(0)[0]!);
     } catch (error) {
@@ -184,6 +206,21 @@ export class SoftNic implements LoopHost, BackendHost {
   #setPorts(ports: readonly Port[]): void {
     this.ports = ports;
     this.switch.setPorts(ports);
+    this.pace.reset(ports);
+  }
+
+  #setRates(port: Port, rates: readonly RateSetting[]): void {
+    for (const { queue } of rates) requireQueue(port, queue);
+    this.pace.tick();
+    for (const rate of rates) port.setRate(rate);
+    this.pace.reset(this.ports);
+  }
+
+  #setCoalescing(port: Port, all: readonly SetCoalescing[]): void {
+    for (const { queue } of all) requireQueue(port, queue);
+    this.pace.tick();
+    for (const { queue, ...coalescing } of all) port.setCoalescing(queue, coalescing);
+    this.pace.reset(this.ports);
   }
 
   #removePort(port: Port): void {
@@ -278,6 +315,12 @@ export class SoftNic implements LoopHost, BackendHost {
       this.running = false;
     }
   }
+}
+
+function requireQueue(port: Port, queue: number | null): void {
+  if (queue === null || queue < port.pairs.length) return;
+  const text = `port ${port.id} has ${port.pairs.length} queue pairs, and no queue ${queue}`;
+  throw new ArrakisError('ARK_BAD_ARGUMENT', text);
 }
 
 /** A listening socket at `path`; one that a dead process left there is replaced, and nothing else is. */

@@ -4,21 +4,33 @@
  *
  * - `poll` takes a batch from the transmit queue, a private copy of one frame at a time, and gives each to the switch.
  * - `deliver` copies a frame from staging memory into the next receive buffer. `publish` ends the batch of both.
+ * - What it sends beyond its limit stays in the ring until its time; what it receives beyond its limit is dropped and
+ *   counted.
  * - Without a driver, or when a queue is broken, the pair drops: the device goes on.
  */
+import { type Coalescing, NOT_COALESCED } from '../device/coalescing.ts';
 import { DROP } from '../device/drops.ts';
 import type { Arena } from '../ffi/arena.ts';
 import { signalPeer } from '../ffi/peer-eventfd.ts';
 import { type SplitDevice, VIOLATION, type Violation } from '../ring/split-device.ts';
 import { NET_HEADER_LEN } from '../ring/split-layout.ts';
 import type { VhostBackend } from '../ring/vhost-backend.ts';
+import { Coalescer } from './coalesce.ts';
 import { ETH_HEADER_LEN } from './match.ts';
+import type { Pace } from './pace.ts';
 import type { FrameSink, Port } from './port.ts';
+import { QueueLimits } from './rate.ts';
+import { MIN_FRAME_BYTES, type Sender } from './schedule.ts';
 
 /** Byte of `num_buffers` in virtio_net_hdr; it is 1 without mergeable buffers (virtio 1.2, section 5.1.6.3). */
 const NUM_BUFFERS = 10;
 
-export class QueuePair {
+/** Chains that one pair may send in a turn of a port whose pairs have weights. */
+const PAIR_BATCH = 64;
+/** No bound of `poll`. */
+const ANY_BYTES = Number.MAX_SAFE_INTEGER;
+
+export class QueuePair implements Sender<FrameSink> {
   readonly index: number;
   rxPackets = 0;
   rxBytes = 0;
@@ -27,14 +39,21 @@ export class QueuePair {
   txBytes = 0;
   /** Frames that found no receive buffer: its thread is behind, or gone. */
   noBuffer = 0;
-  /** Descriptors that the last `poll` walked. */
+  /** Descriptors that the last `poll` walked, and bytes that it took; frames too short for a link count as its shortest. */
   descriptors = 0;
+  bytes = 0;
+  readonly sendLimits = new QueueLimits();
+  readonly receiveLimits = new QueueLimits();
+  /** Share of what its port may send, beside the port's other pairs. */
+  weight = 1;
+  deficit = 0;
   /** Why one of its queues is broken; null when none is. */
   brokenReason: string | null = null;
 
   readonly #port: Port;
   readonly #arena: Arena;
   readonly #staging: number;
+  readonly #pace: Pace;
   /** Indices of its virtqueues (virtio 1.2, section 5.1.2). */
   readonly #receiveQueue: number;
   readonly #transmitQueue: number;
@@ -45,9 +64,13 @@ export class QueuePair {
   #rxTouched = false;
   #rxCallFd = -1;
   #txCallFd = -1;
+  #bell: Coalescer | null = null;
+  /** Of `rxPackets`, those that the driver was shown. */
+  #shownPackets = 0;
 
   /** `staging` is the arena offset of private memory for one frame, on a word. */
-  constructor(port: Port, index: number, arena: Arena, staging: number) {
+  constructor(port: Port, index: number, arena: Arena, staging: number, pace: Pace) {
+    this.#pace = pace;
     this.index = index;
     this.#port = port;
     this.#arena = arena;
@@ -82,18 +105,22 @@ export class QueuePair {
 
   /**
    * Take up to `chainsMax` frames from the VNIC and give them to `sink`; the turn ends early once `descriptorsMax`
-   * descriptors were walked. How many chains were taken.
+   * descriptors were walked or `bytesMax` bytes taken, and where its limits end. How many chains were taken.
    */
-  poll(sink: FrameSink, chainsMax: number, descriptorsMax: number): number {
+  poll(sink: FrameSink, chainsMax: number, descriptorsMax: number, bytesMax = ANY_BYTES): number {
     const tx = this.#tx;
     this.descriptors = 0;
-    if (tx === null) return 0;
+    this.bytes = 0;
+    if (tx === null || this.sendWaitUs() > 0) return 0;
     const count = Math.min(tx.available(), chainsMax);
     if (count === 0) return 0;
     const { txPackets, txBytes } = this.#port;
     let taken = 0;
     let budget = descriptorsMax;
-    for (; taken < count && budget > 0; taken++) {
+    const limits = this.sendLimits;
+    let bytes = 0;
+    for (; taken < count && budget > 0 && bytes < bytesMax; taken++) {
+      if (limits.isSet && !limits.open) break;
       const total = tx.take();
       if (total < 0) break;
       budget -= tx.segmentCount;
@@ -103,8 +130,12 @@ export class QueuePair {
       }
       if (this.#txEnabled) this.#takeFrame(tx, total, sink);
       tx.complete(0);
+      const length = Math.max(total - NET_HEADER_LEN, 0);
+      bytes += Math.max(length, MIN_FRAME_BYTES);
+      if (limits.isSet) limits.charge(length);
     }
     this.descriptors = descriptorsMax - budget;
+    this.bytes = bytes;
     this.txPackets += this.#port.txPackets - txPackets;
     this.txBytes += this.#port.txBytes - txBytes;
     if (tx.publish() && this.#txCallFd >= 0) signalPeer(this.#txCallFd);
@@ -155,6 +186,10 @@ export class QueuePair {
       this.#port.drops[DROP.noBuffer]!++;
       this.noBuffer++;
       if (ready < 0) this.#rxTouched = true;
+      return;
+    }
+    if (this.receiveLimits.isSet && !this.receiveLimits.admit(length, this.#pace.nowUs)) {
+      this.#port.drops[DROP.rateExceeded]!++;
       return;
     }
     this.#rxTouched = true;
@@ -214,11 +249,25 @@ export class QueuePair {
 
   /** Show the VNIC what was delivered since the last time, and call it if it wants to be called. */
   publish(): void {
-    if (!this.#rxTouched) return;
+    if (this.#rxTouched) this.#show();
+    if (this.#bell?.take(this.#pace.nowUs)) this.#ring();
+  }
+
+  #ring(): void {
+    if (this.#rxCallFd >= 0) signalPeer(this.#rxCallFd);
+  }
+
+  #show(): void {
     this.#rxTouched = false;
     const rx = this.#rx;
     if (rx === null) return;
-    if (rx.publish() && this.#rxCallFd >= 0) signalPeer(this.#rxCallFd);
+    const wanted = rx.publish();
+    if (this.#bell === null) {
+      if (wanted) this.#ring();
+    } else {
+      this.#bell.add(this.rxPackets - this.#shownPackets, wanted, this.#pace.nowUs);
+      this.#shownPackets = this.rxPackets;
+    }
     if (rx.violation !== 0) this.#break(this.#receiveQueue, rx);
   }
 
@@ -230,9 +279,43 @@ export class QueuePair {
     else this.#rx = null;
   }
 
-  /** Ask to be kicked when the VNIC sends. False when it already has. */
+  /** Microseconds until it may send; 0: now. */
+  sendWaitUs(): number {
+    const limits = this.sendLimits;
+    if (!limits.isSet) return 0;
+    limits.advance(this.#pace.nowUs);
+    return limits.waitUs;
+  }
+
+  /** Microseconds until a coalesced doorbell is due; -1: none is. */
+  ringWaitUs(): number {
+    return this.#bell === null ? -1 : this.#bell.waitUs(this.#pace.nowUs);
+  }
+
+  /** Coalesce the doorbell of its receive queue. What is owed by then is rung. */
+  setCoalescing(coalescing: Coalescing): void {
+    if (this.ringWaitUs() >= 0) this.#ring();
+    this.#bell = coalescing.usecs === NOT_COALESCED.usecs ? null : new Coalescer(coalescing);
+    this.#shownPackets = this.rxPackets;
+  }
+
+  /** Whether turns need the time for it. */
+  get isTimed(): boolean {
+    return this.sendLimits.isSet || this.receiveLimits.isSet || this.#bell !== null;
+  }
+
+  serve(sink: FrameSink, bytes: number): number {
+    this.poll(sink, PAIR_BATCH, 2 * PAIR_BATCH, bytes);
+    return this.bytes;
+  }
+
+  isReady(): boolean {
+    return this.#tx !== null && this.#tx.ready() > 0 && this.sendWaitUs() === 0;
+  }
+
+  /** Ask to be kicked when the VNIC sends. False when it already has. One that may not send now is not asked. */
   arm(): boolean {
-    return this.#tx === null || this.#tx.arm();
+    return this.#tx === null || this.sendWaitUs() > 0 || this.#tx.arm();
   }
 
   disarm(): void {

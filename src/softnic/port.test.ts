@@ -8,6 +8,7 @@ import { SOCK_STREAM, sendMessage, socketPair } from '../ffi/unix.ts';
 import { DESC_F_NEXT, splitLayout } from '../ring/split-layout.ts';
 import * as vu from '../ring/vhost-user.ts';
 import { FilterSet } from './match.ts';
+import { Pace } from './pace.ts';
 import { Port } from './port.ts';
 
 const REGION = 1 << 20;
@@ -32,7 +33,7 @@ function say(request: number, payload: Uint8Array, fds: number[] = []): void {
 }
 
 beforeEach(() => {
-  port = new Port(arena, staging, {
+  port = new Port(arena, staging, new Pace(() => 0), {
     id: 1,
     mac: MAC,
     filters: new FilterSet(MAC, []),

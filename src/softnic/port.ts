@@ -3,13 +3,18 @@
  * object a queue pair, and a flow of frames stays on one pair (device/flow-hash.ts).
  */
 import type { Mac } from '../base/address.ts';
+import type { Coalescing } from '../device/coalescing.ts';
 import { DROP, DROP_REASONS, namedDrops } from '../device/drops.ts';
 import { pairOfHash } from '../device/flow-hash.ts';
+import type { RateSetting } from '../device/rate.ts';
 import type { Arena } from '../ffi/arena.ts';
 import { type BackendHost, VhostBackend } from '../ring/vhost-backend.ts';
 import { FEATURE, featureSet } from '../ring/vhost-user.ts';
 import { ETH_HEADER_LEN, type FilterSet, type FrameFields } from './match.ts';
+import type { Pace } from './pace.ts';
 import { QueuePair } from './pair.ts';
+import { type Pacer, pacerOf } from './rate.ts';
+import { type Room, Scheduler, type Sender } from './schedule.ts';
 
 const QUEUE_SIZE_MAX = 1024;
 /** Chains taken from one port, all its pairs together, before the next port has its turn. */
@@ -42,7 +47,20 @@ export interface PortOptions {
   listenPath: string;
 }
 
-export class Port {
+/** What is left of a port's share in one turn, for its pairs. */
+class Share implements Room {
+  roomBytes = 0;
+
+  get open(): boolean {
+    return this.roomBytes > 0;
+  }
+
+  charge(bytes: number): void {
+    this.roomBytes -= bytes;
+  }
+}
+
+export class Port implements Sender<FrameSink> {
   readonly id: number;
   readonly frameLengthMax: number;
   readonly listenFd: number;
@@ -57,16 +75,27 @@ export class Port {
   state: PortState = 'down';
   reason = 'no driver is connected';
   readonly pairs: readonly QueuePair[];
+  /** Share of what is contended for, beside the other ports. */
+  weight = 1;
+  deficit = 0;
 
   readonly #allowUnsealed: boolean;
   readonly #regionBytes: number | undefined;
   /** The pairs that receive now: frames are spread over these. */
   #receivers: readonly QueuePair[] = [];
+  readonly #pace: Pace;
+  /** Limits of the VNIC, which its pairs share. */
+  #sendPacer: Pacer | null = null;
+  #receivePacer: Pacer | null = null;
+  /** Divides what the port may send among pairs of different weights; null: they take turns. */
+  #scheduler: Scheduler | null = null;
+  readonly #share = new Share();
   /** Where the next turn begins, so that no pair is always first. */
   #first = 0;
 
   /** `staging` is the arena offset of private memory for one frame, on a word. */
-  constructor(arena: Arena, staging: number, options: PortOptions) {
+  constructor(arena: Arena, staging: number, pace: Pace, options: PortOptions) {
+    this.#pace = pace;
     this.id = options.id;
     this.filters = options.filters;
     this.frameLengthMax = options.mtu + ETH_HEADER_LEN;
@@ -77,7 +106,7 @@ export class Port {
     this.#regionBytes = options.regionBytes;
     this.pairs = Array.from(
       { length: options.pairs ?? 1 },
-      (_, index) => new QueuePair(this, index, arena, staging),
+      (_, index) => new QueuePair(this, index, arena, staging, pace),
     );
   }
 
@@ -119,20 +148,93 @@ export class Port {
   }
 
   /** Take up to a batch of frames from the VNIC and give them to `sink`. How many chains were taken. */
-  poll(sink: FrameSink): number {
+  poll(sink: FrameSink, bytesMax = Number.MAX_SAFE_INTEGER): number {
     const { pairs } = this;
-    if (pairs.length === 1) return pairs[0]!.poll(sink, BATCH, DESCRIPTORS_PER_TURN);
+    if (pairs.length === 1) return pairs[0]!.poll(sink, BATCH, DESCRIPTORS_PER_TURN, bytesMax);
+    if (this.#scheduler !== null) return this.#pollByWeight(this.#scheduler, sink, bytesMax);
+    let bytes = bytesMax;
     let chains = BATCH;
     let descriptors = DESCRIPTORS_PER_TURN;
     let at = this.#first;
     this.#first = at + 1 < pairs.length ? at + 1 : 0;
-    for (let i = 0; i < pairs.length && chains > 0 && descriptors > 0; i++) {
+    for (let i = 0; i < pairs.length && chains > 0 && descriptors > 0 && bytes > 0; i++) {
       const pair = pairs[at]!;
-      chains -= pair.poll(sink, chains, descriptors);
+      chains -= pair.poll(sink, chains, descriptors, bytes);
       descriptors -= pair.descriptors;
+      bytes -= pair.bytes;
       at = at + 1 < pairs.length ? at + 1 : 0;
     }
     return BATCH - chains;
+  }
+
+  #pollByWeight(scheduler: Scheduler, sink: FrameSink, bytesMax: number): number {
+    this.#share.roomBytes = bytesMax;
+    return scheduler.round(this.pairs, this.#share, sink);
+  }
+
+  serve(sink: FrameSink, bytes: number): number {
+    this.poll(sink, bytes);
+    const { pairs } = this;
+    if (this.#scheduler !== null) return bytes - this.#share.roomBytes;
+    let went = 0;
+    for (let i = 0; i < pairs.length; i++) went += pairs[i]!.bytes;
+    return went;
+  }
+
+  isReady(): boolean {
+    return this.pairs.some((pair) => pair.isReady());
+  }
+
+  /** Whether turns need the time for it. */
+  get isTimed(): boolean {
+    return this.pairs.some((pair) => pair.isTimed);
+  }
+
+  /** Microseconds until a pair that may not send now may; 0: none waits. */
+  sendWaitUs(): number {
+    let wait = 0;
+    for (const pair of this.pairs) {
+      const own = pair.sendWaitUs();
+      if (own > 0 && (wait === 0 || own < wait)) wait = own;
+    }
+    return wait;
+  }
+
+  /** Microseconds until a coalesced doorbell is due; -1: none is. */
+  ringWaitUs(): number {
+    let wait = -1;
+    for (const pair of this.pairs) {
+      const own = pair.ringWaitUs();
+      if (own >= 0 && (wait < 0 || own < wait)) wait = own;
+    }
+    return wait;
+  }
+
+  /** Set what the VNIC, or one of its queues, may send or receive. The caller has `pace` look at the ports again. */
+  setRate({ queue, direction, weight, ...limit }: RateSetting): void {
+    const { nowUs } = this.#pace;
+    if (queue !== null) {
+      const pair = this.pairs[queue]!;
+      pair[direction === 'send' ? 'sendLimits' : 'receiveLimits'].set(limit, nowUs);
+      if (direction === 'send') pair.weight = weight;
+      const isWeighted = this.pairs.some((other) => other.weight !== this.pairs[0]!.weight);
+      this.#scheduler = isWeighted ? new Scheduler() : null;
+      this.#scheduler?.reset(this.pairs);
+    } else if (direction === 'send') {
+      this.weight = weight;
+      this.#sendPacer = pacerOf(limit, nowUs, this.#sendPacer);
+      for (const pair of this.pairs) pair.sendLimits.share(this.#sendPacer);
+    } else {
+      this.#receivePacer = pacerOf(limit, nowUs, this.#receivePacer);
+      for (const pair of this.pairs) pair.receiveLimits.share(this.#receivePacer);
+    }
+  }
+
+  /** Coalesce the doorbell of one queue, or of all. */
+  setCoalescing(queue: number | null, coalescing: Coalescing): void {
+    for (const pair of this.pairs) {
+      if (queue === null || pair.index === queue) pair.setCoalescing(coalescing);
+    }
   }
 
   /** Give the VNIC the frame of these fields from staging memory. Counted as a drop when that cannot be. */

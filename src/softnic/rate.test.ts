@@ -2,12 +2,18 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { BURST_US } from '../device/rate.ts';
-import { Pacer, pacerOf } from './rate.ts';
+import { Pacer, pacerOf, QueueLimits } from './rate.ts';
 
 const limit = (bitsPerSecond: number | null, packetsPerSecond: number | null = null) => ({
   bitsPerSecond,
   packetsPerSecond,
 });
+
+function admit(pacer: Pacer, length: number): boolean {
+  if (!pacer.open) return false;
+  pacer.charge(length);
+  return true;
+}
 
 /** Frames of `length` that a greedy sender gets through in `seconds`, looking every `stepUs`. */
 function greedy(
@@ -20,7 +26,7 @@ function greedy(
   let frames = 0;
   for (let us = 0; us < seconds * 1e6; us += stepUs) {
     pacer.advance((beginUs + us) | 0);
-    while (pacer.admit(length)) frames++;
+    while (admit(pacer, length)) frames++;
   }
   return frames;
 }
@@ -68,7 +74,7 @@ test('under both limits neither is exceeded', () => {
           us += pauseUs;
           pacer.advance(us | 0);
           // What is in the bucket at most, and the one frame that goes beyond it.
-          if (pacer.admit(length)) {
+          if (admit(pacer, length)) {
             assert.ok(bytes * 8 <= (bits * (us + BURST_US)) / 1e6 + 1e-3);
             assert.ok(frames <= (packets * (us + BURST_US)) / 1e6 + 1e-3);
             bytes += length;
@@ -87,7 +93,7 @@ test('it opens exactly when it says', () => {
       fc.integer({ min: -0x80000000, max: 0x7fffffff }),
       (bits, beginUs) => {
         const pacer = new Pacer(limit(bits), beginUs);
-        assert.ok(pacer.admit(1514));
+        assert.ok(admit(pacer, 1514));
         const wait = pacer.waitUs;
         assert.ok(wait > 0 && !pacer.open);
         pacer.advance((beginUs + wait - 1) | 0);
@@ -105,7 +111,7 @@ test('after a pause one burst comes at once, after a long one no more', () => {
     const pacer = new Pacer(limit(8e6), 0);
     pacer.advance(pauseUs | 0);
     let bytes = 0;
-    while (pacer.admit(100)) bytes += 100;
+    while (admit(pacer, 100)) bytes += 100;
     assert.equal(bytes, BURST_US + 100);
   }
 });
@@ -132,4 +138,27 @@ test('a limit that is set again keeps what is owed', () => {
   assert.equal(pacerOf(limit(1000), 5, pacer), pacer);
   assert.notEqual(pacerOf(limit(2000), 5, pacer), pacer);
   assert.equal(pacerOf(limit(null), 5, pacer), null);
+});
+
+test('a queue is held by its own limit and by that of its VNIC, which the queues share', () => {
+  const shared = new Pacer(limit(8e6), 0);
+  const queues = [new QueueLimits(), new QueueLimits()];
+  assert.equal(queues[0]!.isSet, false);
+  for (const queue of queues) queue.share(shared);
+  queues[0]!.set(limit(2e6), 0);
+  const bytes = [0, 0];
+  for (let us = 0; us < 1e6; us += 100) {
+    queues.forEach((queue, i) => {
+      while (queue.admit(1000, us)) bytes[i]! += 1000;
+    });
+  }
+  assert.ok(Math.abs(bytes[0]! + bytes[1]! - 1e6) <= 2000, `${bytes}`);
+  assert.ok(bytes[0]! <= 251_000, `${bytes}`);
+  for (const queue of queues) queue.share(null);
+  assert.deepEqual(
+    queues.map((queue) => queue.isSet),
+    [true, false],
+  );
+  queues[0]!.set(limit(null), 0);
+  assert.equal(queues[0]!.isSet, false);
 });

@@ -61,9 +61,51 @@ export class Pacer {
   charge(length: number): void {
     this.#state[BACKLOG]! += Math.max(length * this.#usPerByte, this.#usPerFrame);
   }
+}
 
-  /** Let a frame pass, if it may: a policer. */
-  admit(length: number): boolean {
+/**
+ * What one queue may carry in one direction: its own limit and that of its VNIC, whose pacer all its queues share. A
+ * frame has to pass both.
+ */
+export class QueueLimits {
+  #shared: Pacer | null = null;
+  #own: Pacer | null = null;
+  /** False: nothing is limited, and no other call is needed. */
+  isSet = false;
+
+  /** `shared` is the VNIC's, null for none. */
+  share(shared: Pacer | null): void {
+    this.#shared = shared;
+    this.isSet = shared !== null || this.#own !== null;
+  }
+
+  set(limit: RateLimit, nowUs: number): void {
+    this.#own = pacerOf(limit, nowUs, this.#own);
+    this.isSet = this.#shared !== null || this.#own !== null;
+  }
+
+  advance(nowUs: number): void {
+    this.#shared?.advance(nowUs);
+    this.#own?.advance(nowUs);
+  }
+
+  get open(): boolean {
+    return (this.#shared === null || this.#shared.open) && (this.#own === null || this.#own.open);
+  }
+
+  /** As of the last `advance`. */
+  get waitUs(): number {
+    return Math.max(this.#shared?.waitUs ?? 0, this.#own?.waitUs ?? 0);
+  }
+
+  charge(length: number): void {
+    this.#shared?.charge(length);
+    this.#own?.charge(length);
+  }
+
+  /** Let a frame pass, if it may: a policer. One that may not is charged to nobody. */
+  admit(length: number, nowUs: number): boolean {
+    this.advance(nowUs);
     if (!this.open) return false;
     this.charge(length);
     return true;

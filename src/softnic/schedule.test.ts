@@ -5,7 +5,7 @@ import { Pacer } from './rate.ts';
 import { ROUND_BYTES, Scheduler, type Sender } from './schedule.ts';
 
 /** Sends frames of one length, `frames` of them. */
-class FakeSender implements Sender {
+class FakeSender implements Sender<null> {
   readonly weight: number;
   readonly length: number;
   frames: number;
@@ -21,7 +21,7 @@ class FakeSender implements Sender {
     this.batch = batch;
   }
 
-  serve(bytes: number): number {
+  serve(_sink: null, bytes: number): number {
     let went = 0;
     for (let i = 0; i < this.batch && went < bytes && this.frames > 0; i++, this.frames--) {
       went += this.length;
@@ -49,7 +49,7 @@ test('greedy senders of any frame lengths get bytes in proportion to their weigh
       const scheduler = new Scheduler();
       const all = options.map(({ weight, length }) => new FakeSender(weight, length));
       scheduler.reset(all);
-      for (let i = 0; i < rounds; i++) assert.ok(scheduler.round(all, null) > 0);
+      for (let i = 0; i < rounds; i++) assert.ok(scheduler.round(all, null, null) > 0);
       // The theorem of the paper, with the one frame that may be overdrawn: shares differ by a round and a frame.
       const share = (s: FakeSender) => s.sentBytes / s.weight;
       const most = Math.max(...all.map(share));
@@ -66,7 +66,7 @@ test('1:3 over a while is 1:3', () => {
     const scheduler = new Scheduler();
     const all = [new FakeSender(1, length), new FakeSender(3, length)];
     scheduler.reset(all);
-    for (let i = 0; i < 3000; i++) scheduler.round(all, null);
+    for (let i = 0; i < 3000; i++) scheduler.round(all, null, null);
     const ratio = all[1]!.sentBytes / all[0]!.sentBytes;
     assert.ok(Math.abs(ratio - 3) < 0.03, `${ratio}`);
   }
@@ -77,9 +77,10 @@ test('who has nothing to send leaves all to the others, and saves nothing up', (
   const idle = new FakeSender(100, 1514, 0);
   const light = new FakeSender(1, 1514);
   scheduler.reset([idle, light]);
-  for (let i = 0; i < 1000; i++) assert.ok(scheduler.round([idle, light], null) > 0, `round ${i}`);
+  for (let i = 0; i < 1000; i++)
+    assert.ok(scheduler.round([idle, light], null, null) > 0, `round ${i}`);
   idle.frames = 1000;
-  scheduler.round([idle, light], null);
+  scheduler.round([idle, light], null, null);
   assert.ok(idle.sentBytes <= ROUND_BYTES + 1514, `${idle.sentBytes}`);
 });
 
@@ -87,8 +88,8 @@ test('nobody ready: nothing goes', () => {
   const scheduler = new Scheduler();
   const all = [new FakeSender(1, 64, 0), new FakeSender(5, 64, 0)];
   scheduler.reset(all);
-  assert.equal(scheduler.round(all, null), 0);
-  assert.equal(scheduler.round([], null), 0);
+  assert.equal(scheduler.round(all, null, null), 0);
+  assert.equal(scheduler.round([], null, null), 0);
 });
 
 test('over a link: its rate, by weight, whoever the link runs out on', () => {
@@ -101,7 +102,7 @@ test('over a link: its rate, by weight, whoever the link runs out on', () => {
       const endUs = 200_000;
       for (let us = 0; us < endUs; us += stepUs) {
         link.advance(us);
-        while (scheduler.round(all, link) > 0);
+        while (scheduler.round(all, link, null) > 0);
       }
       const total = all.reduce((sum, s) => sum + s.sentBytes, 0);
       const expected = 100 * endUs;
@@ -118,11 +119,11 @@ test('a sender that comes or goes starts a new round', () => {
   const scheduler = new Scheduler();
   const first = new FakeSender(1, 1514);
   scheduler.reset([first]);
-  scheduler.round([first], null);
+  scheduler.round([first], null, null);
   const second = new FakeSender(1, 1514);
   scheduler.reset([first, second]);
-  for (let i = 0; i < 100; i++) scheduler.round([first, second], null);
+  for (let i = 0; i < 100; i++) scheduler.round([first, second], null, null);
   assert.ok(Math.abs(first.sentBytes - second.sentBytes) <= 2 * ROUND_BYTES + 1514);
   scheduler.reset([second]);
-  assert.ok(scheduler.round([second], null) > 0);
+  assert.ok(scheduler.round([second], null, null) > 0);
 });

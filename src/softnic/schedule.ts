@@ -7,18 +7,23 @@
  * - The link may run out in the middle of a sender's share; the next round goes on there.
  * - Shorter frames than Ethernet's shortest count as that (MIN_FRAME_BYTES): a link would pad them.
  */
-import type { Pacer } from './rate.ts';
-
 /** What the heaviest sender gets in a round; the others less, by weight. A batch of small frames. */
 export const ROUND_BYTES = 4096;
 export const MIN_FRAME_BYTES = 60;
 
-/** A sender. The scheduler owns `deficit`. */
-export interface Sender {
+/** What is shared: a pacer, or what is left of a turn. */
+export interface Room {
+  readonly open: boolean;
+  readonly roomBytes: number;
+  charge(bytes: number): void;
+}
+
+/** A sender, with frames for an `S`. The scheduler owns `deficit`. */
+export interface Sender<S> {
   readonly weight: number;
   deficit: number;
-  /** Send while fewer than `bytes` went; the last frame may go beyond. The bytes that went. */
-  serve(bytes: number): number;
+  /** Send to `sink` while fewer than `bytes` went; the last frame may go beyond. The bytes that went. */
+  serve(sink: S, bytes: number): number;
   /** Whether it has frames that may go at once. */
   isReady(): boolean;
 }
@@ -31,7 +36,7 @@ export class Scheduler {
   #isMidShare = false;
 
   /** The senders, or a weight among them, have changed. */
-  reset(senders: readonly Sender[]): void {
+  reset(senders: readonly Sender<never>[]): void {
     this.#quantum = ROUND_BYTES / senders.reduce((max, { weight }) => Math.max(max, weight), 1);
     this.#next = 0;
     this.#isMidShare = false;
@@ -39,14 +44,14 @@ export class Scheduler {
   }
 
   /** One round over `senders`, as far as `link` lets them. Bytes that went: 0 only when none may send now. */
-  round(senders: readonly Sender[], link: Pacer | null): number {
-    const bytes = this.#pass(senders, link);
+  round<S>(senders: readonly Sender<S>[], link: Room | null, sink: S): number {
+    const bytes = this.#pass(senders, link, sink);
     if (bytes > 0 || (link !== null && !link.open)) return bytes;
     // All who are ready owe: the rounds in which they would only pay are over in one step.
-    return this.#payOff(senders) ? this.#pass(senders, link) : 0;
+    return this.#payOff(senders) ? this.#pass(senders, link, sink) : 0;
   }
 
-  #pass(senders: readonly Sender[], link: Pacer | null): number {
+  #pass<S>(senders: readonly Sender<S>[], link: Room | null, sink: S): number {
     let total = 0;
     for (let visited = 0; visited < senders.length; visited++) {
       if (link !== null && !link.open) break;
@@ -56,7 +61,7 @@ export class Scheduler {
       this.#isMidShare = false;
       if (sender.deficit > 0) {
         const room = link === null ? sender.deficit : Math.min(sender.deficit, link.roomBytes);
-        const bytes = sender.serve(room);
+        const bytes = sender.serve(sink, room);
         total += bytes;
         sender.deficit -= bytes;
         link?.charge(bytes);
@@ -74,7 +79,7 @@ export class Scheduler {
   }
 
   /** False when nobody is ready. */
-  #payOff(senders: readonly Sender[]): boolean {
+  #payOff(senders: readonly Sender<never>[]): boolean {
     let rounds = Number.POSITIVE_INFINITY;
     for (const sender of senders) {
       if (sender.deficit > 0 || !sender.isReady()) continue;

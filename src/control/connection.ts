@@ -60,7 +60,9 @@ export class Connection implements Peer {
     if (this.#helloTimer !== null) clearTimeout(this.#helloTimer);
     this.#helloTimer = null;
     this.#domain = domain;
+    this.#plane.keeping.put('domain', domain.id, domain.save(), [this.#channel.fd]);
     domain.sender = (message, fds) => this.#channel.send(message, fds);
+    domain.backlog = () => this.#channel.waiting;
   }
 
   close(reason: string): void {

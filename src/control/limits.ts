@@ -34,6 +34,9 @@ export const LIMITS = {
   capsPerDomainMax: 1024,
   /** Length of a chain of derivations. */
   capDepthMax: 64,
+  /** Capabilities that one event names, and how long what is to be told waits for a domain that reads slowly. */
+  capsPerEventMax: 1000,
+  noticeRetryMs: 20,
   /** How long holders may keep what is revoked from them. */
   revokeGraceMsDefault: 100,
   revokeGraceMsMax: 5_000,

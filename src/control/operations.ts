@@ -1,6 +1,7 @@
 /** Which handler serves which operation, and who may call it. */
 import { ArrakisError } from '../base/errors.ts';
 import type { Call, Handler, Outcome } from './handler.ts';
+import * as cap from './objects/capability.ts';
 import * as capture from './objects/capture.ts';
 import * as device from './objects/device.ts';
 import * as domain from './objects/domain.ts';
@@ -21,6 +22,13 @@ const HANDLERS: { [O in Operation]: Handler<O, unknown> } = {
   stats: views.stats,
   'device.list': device.list,
   'device.add': device.add,
+  'cap.list': cap.list,
+  'cap.derive': cap.derive,
+  'cap.copy': cap.copy,
+  'cap.grant': cap.grant,
+  'cap.mint': cap.mint,
+  'cap.revoke': cap.revoke,
+  'cap.delete': cap.remove,
   'capture.start': capture.start,
   'capture.stop': capture.stop,
   shutdown: views.shutdown,

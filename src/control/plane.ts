@@ -3,13 +3,17 @@
  * `host`. Operations are in objects/, one file a kind.
  */
 
+import type { InitialCapabilities } from './caps/initial.ts';
+import { CapSpace } from './caps/space.ts';
 import type { DeviceEvents, OpenInterface } from './devices/device.ts';
+import { type Keeping, NOTHING_KEPT } from './keeping.ts';
+import { LIMITS } from './limits.ts';
 import type { Log } from './log.ts';
 import { CaptureTable } from './objects/capture.ts';
 import { DeviceTable } from './objects/device.ts';
 import { Domain, type DomainOptions } from './objects/domain.ts';
 import { ObjectTable } from './objects/table.ts';
-import { type Vnic, vnicGone } from './objects/vnic.ts';
+import { type Vnic, vnicGone, vnicReattached } from './objects/vnic.ts';
 
 /** What the plane needs of the daemon around it. */
 export interface Host {
@@ -26,8 +30,14 @@ export interface PlaneOptions {
   readonly openInterface: OpenInterface;
   /** Unix time, ms. */
   readonly clock: () => number;
+  /** What is to outlive the daemon. Default: nothing. */
+  readonly keeping?: Keeping;
+  /** Of the objects; above all those of the daemon before. Default 1. */
+  readonly firstId?: number;
   /** User of the device processes, whom no domain may be; null when it is the daemon's. */
   readonly nicUid: number | null;
+  /** What a domain has from the start; default: nothing. */
+  readonly initialCapabilities?: InitialCapabilities;
 }
 
 export class ControlPlane {
@@ -38,10 +48,15 @@ export class ControlPlane {
   readonly nicUid: number | null;
   readonly log: Log;
   readonly host: Host;
+  readonly keeping: Keeping;
   readonly objects: ObjectTable;
   readonly domains = new Map<number, Domain>();
   readonly vnics = new Map<number, Vnic>();
   readonly captures: CaptureTable;
+  readonly caps: CapSpace;
+  readonly initialCapabilities: InitialCapabilities;
+  /** What removals of capabilities have set off and has not ended yet. */
+  readonly stopping = new Set<Promise<void>>();
   readonly devices: DeviceTable;
   /** The daemon's own domain, for objects that outlive their maker's connection. */
   readonly self: Domain;
@@ -61,9 +76,18 @@ export class ControlPlane {
     this.host = options.host;
     this.uid = process.getuid!();
     this.nicUid = options.nicUid;
-    this.objects = new ObjectTable(options.clock);
+    this.keeping = options.keeping ?? NOTHING_KEPT;
+    this.objects = new ObjectTable(options.clock, this.keeping, options.firstId);
+    const { capsPerDomainMax: madeMax, capDepthMax: depthMax } = LIMITS;
+    this.caps = new CapSpace({ madeMax, depthMax });
+    this.initialCapabilities = options.initialCapabilities ?? (() => []);
     this.captures = new CaptureTable(this.objects);
-    this.devices = new DeviceTable(options.openInterface, this.deviceEvents, options.log);
+    this.devices = new DeviceTable(
+      options.openInterface,
+      this.deviceEvents,
+      options.log,
+      this.keeping,
+    );
     const { pid, uid } = this;
     const gid = process.getgid!();
     const birth = { id: 0, createdMs: options.clock() };
@@ -88,6 +112,8 @@ export class ControlPlane {
     return {
       log: this.log,
       vnicGone: (vnic, reason) => vnicGone(this, vnic, reason),
+      vnicReattached: (vnic, socket) => vnicReattached(this, vnic, socket),
+      deviceChanged: (device) => this.devices.save(device),
       deviceGone: (device, reason, usable) => {
         this.log('warn', 'device gone', { device, reason, usable });
         for (const vnic of [...this.vnics.values()]) {

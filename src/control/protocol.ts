@@ -9,6 +9,7 @@
  */
 import { z } from 'zod';
 import { ArrakisError, ERROR_CODES, type ErrorCode } from '../base/errors.ts';
+import { CAP_EVENTS, CAP_OPERATIONS, type capSchema } from './protocol/cap.ts';
 import { CAPTURE_EVENTS, CAPTURE_OPERATIONS } from './protocol/capture.ts';
 import { DEVICE_OPERATIONS } from './protocol/device.ts';
 import { DOMAIN_OPERATIONS } from './protocol/domain.ts';
@@ -23,10 +24,11 @@ export const OPERATIONS = {
   ...VNIC_OPERATIONS,
   ...DEVICE_OPERATIONS,
   ...CAPTURE_OPERATIONS,
+  ...CAP_OPERATIONS,
   ...VIEW_OPERATIONS,
 } as const;
 
-export const EVENTS = { ...VNIC_EVENTS, ...CAPTURE_EVENTS, ...VIEW_EVENTS } as const;
+export const EVENTS = { ...VNIC_EVENTS, ...CAPTURE_EVENTS, ...CAP_EVENTS, ...VIEW_EVENTS } as const;
 
 export type Operation = keyof typeof OPERATIONS;
 export type ArgsOf<O extends Operation> = z.infer<(typeof OPERATIONS)[O]['args']>;
@@ -35,6 +37,7 @@ export type EventName = keyof typeof EVENTS;
 export type EventOf<E extends EventName> = z.infer<(typeof EVENTS)[E]['fields']>;
 export type ObjectInfo = z.infer<typeof objectSchema>;
 export type DeviceInfo = z.infer<typeof deviceSchema>;
+export type CapInfo = z.infer<typeof capSchema>;
 export type VnicInfo = z.infer<typeof vnicSchema>;
 
 const envelopeSchema = z.looseObject({ id: z.int().min(1), op: z.string().max(32) });

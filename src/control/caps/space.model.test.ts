@@ -200,10 +200,7 @@ class Pair {
         const below = this.model.below(entry.id);
         const descendants = this.space.descendants(cap);
         assert.deepEqual(sorted(descendants.map((each) => each.id)), sorted(below));
-        this.#removed(
-          descendants.flatMap((each) => this.space.remove(each)),
-          below,
-        );
+        this.#removed(this.space.revoke(cap), below);
         break;
       }
       case 'freeze':

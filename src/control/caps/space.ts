@@ -170,6 +170,12 @@ export class CapSpace {
     return this.#drop(postOrder(node));
   }
 
+  /** Take everything away that was derived from `cap`, which stays. What went, leaves first. */
+  revoke(cap: Capability): readonly Capability[] {
+    const node = this.#nodes.get(cap.id);
+    return node === undefined ? [] : this.#drop(postOrder(node).slice(0, -1));
+  }
+
   /** Everything derived from `cap`, leaves first. */
   descendants(cap: Capability): readonly Capability[] {
     const node = this.#nodes.get(cap.id);

@@ -8,6 +8,9 @@
 import { ArrakisError } from '../../base/errors.ts';
 import { closeFd } from '../../ffi/fd.ts';
 import { passCredentials, passRights, SOCK_SEQPACKET, socketPair } from '../../ffi/unix.ts';
+import { giveInitial } from '../caps/initial.ts';
+import { CapNotices, type NoticeSink } from '../caps/notices.ts';
+import { dropHolder } from '../caps/withdraw.ts';
 import { callerOf, handler } from '../handler.ts';
 import type { ControlPlane } from '../plane.ts';
 import { type EventName, type EventOf, type ObjectInfo, PROTOCOL_VERSION } from '../protocol.ts';
@@ -24,7 +27,9 @@ export interface DomainOptions {
   send: (message: object, fds: readonly number[]) => void;
 }
 
-export class Domain implements ControlObject {
+export type SavedDomain = Omit<DomainOptions, 'send'> & { readonly createdMs: number };
+
+export class Domain implements ControlObject, NoticeSink {
   readonly kind = 'domain';
   readonly id: number;
   readonly owner: number;
@@ -38,7 +43,10 @@ export class Domain implements ControlObject {
   closed = false;
   requests = 0;
   refused = 0;
+  /** What it is told of its capabilities. */
+  readonly notices = new CapNotices(this);
   #send: DomainOptions['send'];
+  #waiting: () => number = () => 0;
 
   constructor(birth: { id: number; createdMs: number }, options: DomainOptions) {
     this.id = birth.id;
@@ -58,9 +66,24 @@ export class Domain implements ControlObject {
     this.#send = send;
   }
 
+  /** How many messages wait for it to read. */
+  set backlog(waiting: () => number) {
+    this.#waiting = waiting;
+  }
+
+  get busy(): boolean {
+    return this.#waiting() > 0;
+  }
+
   /** Tell the domain something. The descriptors stay the caller's. */
   event<E extends EventName>(event: E, fields: EventOf<E>, fds: readonly number[] = []): void {
     if (!this.closed) this.#send({ event, ...fields }, fds);
+  }
+
+  /** For the next daemon, which goes on with it. */
+  save(): SavedDomain {
+    const { name, uid, gid, pid, privileged, prepared, createdMs } = this;
+    return { name, uid, gid, pid, privileged, prepared, createdMs };
   }
 
   detail(): ObjectInfo['detail'] {
@@ -95,7 +118,11 @@ export const hello = handler(
         prepared: false,
       });
       peer.adopt(domain);
-    } else domain.pid = peer.pid;
+      giveInitial(plane, domain);
+    } else {
+      domain.pid = peer.pid;
+      plane.keeping.put('domain', domain.id, domain.save());
+    }
     const { version, pid } = plane;
     const prepared = vnicsOf(plane, domain).map((vnic) => vnic.name);
     const { id, uid, privileged } = domain;
@@ -147,10 +174,12 @@ export const prepare = handler(
 export async function closeDomain(plane: ControlPlane, domain: Domain): Promise<void> {
   if (domain.closed) return;
   domain.closed = true;
+  plane.keeping.delete('domain', domain.id);
   plane.captures.endOf(domain);
   const removals = vnicsOf(plane, domain).map((vnic) =>
     removeVnic(plane, vnic, 'its domain ended'),
   );
+  dropHolder(plane, domain);
   plane.objects.remove(domain.id);
   plane.domains.delete(domain.id);
   await Promise.all(removals);

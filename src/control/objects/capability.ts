@@ -1,0 +1,152 @@
+/** The operations on capabilities. The model is in caps/. */
+import { ArrakisError } from '../../base/errors.ts';
+import type { Range } from '../caps/range.ts';
+import { allRights, rightNames, rightsOf } from '../caps/rights.ts';
+import type { Capability } from '../caps/space.ts';
+import { withdraw } from '../caps/withdraw.ts';
+import { callerOf, handler } from '../handler.ts';
+import type { ControlPlane } from '../plane.ts';
+import type { CapInfo } from '../protocol.ts';
+import type { Domain } from './domain.ts';
+import { page } from './page.ts';
+
+/** A capability as the protocol shows it. */
+export function describeCapability(cap: Capability): CapInfo {
+  const { id, holder, kind, object, rights, range, parent } = cap;
+  const names = rightNames(kind, rights);
+  // The table's arrays are mutable; ours are not handed out.
+  const copy = range === null ? null : structuredClone(range);
+  return {
+    cap: id,
+    holder,
+    kind,
+    object,
+    rights: names,
+    range: copy as CapInfo['range'],
+    parent: parent?.id ?? 0,
+  };
+}
+
+/** Capability `id` of the caller; of anybody when it is privileged. ARK_NOT_FOUND. */
+export function findCapability(plane: ControlPlane, domain: Domain, id: number): Capability {
+  const cap = domain.privileged ? plane.caps.get(id) : undefined;
+  return cap ?? plane.caps.find(domain.id, id);
+}
+
+/** One that the caller may take back: its own, or derived from its own. */
+function findBelow(plane: ControlPlane, domain: Domain, id: number): Capability {
+  const cap = plane.caps.get(id);
+  for (let at: Capability | null = cap ?? null; at !== null; at = at.parent) {
+    if (at.holder === domain.id) return cap!;
+  }
+  return findCapability(plane, domain, id);
+}
+
+/** The domain that is to get a capability. One that is ending is as absent as one that never was. */
+function receiverOf(plane: ControlPlane, id: number): Domain {
+  const domain = plane.domains.get(id);
+  if (domain === undefined || domain.closed) {
+    throw new ArrakisError('ARK_NOT_FOUND', `there is no domain ${id}`, {
+      hint: 'it may have ended; the `domain` of its hello is its number',
+    });
+  }
+  return domain;
+}
+
+interface Narrowing {
+  rights?: string[] | undefined;
+  range?: Range | undefined;
+}
+
+const narrowed = (cap: Capability, { rights, range }: Narrowing) => ({
+  rights: rights === undefined ? cap.rights : rightsOf(cap.kind, rights),
+  range: range === undefined ? cap.range : range,
+});
+
+export const list = handler(
+  'cap.list',
+  (plane, call, { after = 0, holder }) => {
+    const domain = callerOf(call);
+    const seen: Capability[] = [];
+    for (const cap of domain.privileged ? plane.caps.all() : plane.caps.of(domain.id)) {
+      if (cap.id > after && (holder === undefined || cap.holder === holder)) seen.push(cap);
+    }
+    return seen;
+  },
+  (_plane, seen) => {
+    const { first, omitted } = page(seen, describeCapability);
+    return { reply: { capabilities: first, omitted } };
+  },
+);
+
+export const derive = handler(
+  'cap.derive',
+  (plane, call, { cap: id, ...narrowing }) => {
+    const domain = callerOf(call);
+    const cap = findCapability(plane, domain, id);
+    return { cap, holder: domain.id, ...narrowed(cap, narrowing) };
+  },
+  (plane, { cap, holder, rights, range }) => ({
+    reply: describeCapability(plane.caps.derive(cap, holder, rights, range)),
+  }),
+);
+
+export const copy = handler(
+  'cap.copy',
+  (plane, call, { cap }) => findCapability(plane, callerOf(call), cap),
+  (plane, cap) => ({ reply: describeCapability(plane.caps.copy(cap)) }),
+);
+
+export const grant = handler(
+  'cap.grant',
+  (plane, call, { cap: id, to, ...narrowing }) => {
+    const domain = callerOf(call);
+    const cap = findCapability(plane, domain, id);
+    if (to === cap.holder) {
+      throw new ArrakisError('ARK_BAD_ARGUMENT', `domain ${to} has capability ${id} itself`, {
+        hint: 'cap.derive makes another one for its holder',
+      });
+    }
+    return { cap, to: receiverOf(plane, to), by: domain.id, ...narrowed(cap, narrowing) };
+  },
+  (plane, { cap, to, by, rights, range }) => {
+    const reply = describeCapability(plane.caps.derive(cap, to.id, rights, range));
+    to.notices.granted(reply, by);
+    return { reply };
+  },
+);
+
+export const mint = handler(
+  'cap.mint',
+  (plane, call, { to, kind, object, rights, range = null }) => ({
+    by: callerOf(call).id,
+    to: receiverOf(plane, to),
+    kind,
+    object,
+    rights: rights === undefined ? allRights(kind) : rightsOf(kind, rights),
+    range: range as Range,
+  }),
+  (plane, { by, to, kind, object, rights, range }) => {
+    const reply = describeCapability(plane.caps.mint(to.id, kind, object, rights, range));
+    if (by !== to.id) to.notices.granted(reply, by);
+    return { reply };
+  },
+);
+
+export const revoke = handler(
+  'cap.revoke',
+  (plane, call, { cap, graceMs }) => ({
+    cap: findBelow(plane, callerOf(call), cap),
+    how: { whole: false, by: callerOf(call).id, ...(graceMs === undefined ? {} : { graceMs }) },
+  }),
+  async (plane, { cap, how }) => ({ reply: { removed: await withdraw(plane, cap, how) } }),
+);
+
+export const remove = handler(
+  'cap.delete',
+  (plane, call, { cap, graceMs }) => ({
+    cap: findBelow(plane, callerOf(call), cap),
+    how: { whole: true, by: callerOf(call).id, ...(graceMs === undefined ? {} : { graceMs }) },
+  }),
+  async (plane, { cap, how }) => ({ reply: { removed: await withdraw(plane, cap, how) } }),
+);

@@ -17,6 +17,7 @@ export const R1 = 1;
 export const R2 = 2;
 export const R3 = 3;
 export const R4 = 4;
+export const R5 = 5;
 /** Kept by calls. */
 export const R6 = 6;
 export const R7 = 7;
@@ -30,12 +31,16 @@ export type Width = 1 | 2 | 4 | 8;
 const WIDTH_BITS = { 1: 0x10, 2: 0x08, 4: 0x00, 8: 0x18 } as const;
 
 const ALU64 = { add: 0x07, sub: 0x17, and: 0x57, lsh: 0x67, mov: 0xb7 } as const;
+const ALU32 = { mul: 0x24, xor: 0xa4, rsh: 0x74, mov: 0xb4 } as const;
 const JUMP = { jeq: 0x15, jgt: 0x25, jne: 0x55, jlt: 0xa5 } as const;
 const SIGN = {
   add: '+=',
   sub: '-=',
   and: '&=',
   lsh: '<<=',
+  rsh: '>>=',
+  mul: '*=',
+  xor: '^=',
   mov: '=',
   jeq: '==',
   jgt: '>',
@@ -43,7 +48,7 @@ const SIGN = {
   jlt: '<',
 } as const;
 const FROM_REGISTER = 0x08;
-const JNE32 = 0x56;
+const JUMP32 = { jgt: 0x26, jne: 0x56, jlt: 0xa6 } as const;
 const LDX = 0x61;
 const STX = 0x63;
 const ST = 0x62;
@@ -53,6 +58,7 @@ const CALL = 0x85;
 const EXIT = 0x95;
 const LD_IMM64 = 0x18;
 const PSEUDO_MAP_FD = 1;
+const OFFSET_MAX = 0x7fff;
 
 /** Helper functions by name (enum bpf_func_id). */
 export const HELPER = { map_lookup_elem: 1, redirect_map: 51 } as const;
@@ -120,6 +126,21 @@ export class Assembler {
   andImm = (dst: Register, imm: number): this => this.#aluImm('and', dst, imm);
   lshImm = (dst: Register, imm: number): this => this.#aluImm('lsh', dst, imm);
 
+  #alu32(name: keyof typeof ALU32, dst: Register, src: Register): this {
+    return this.#emit(`w${dst} ${SIGN[name]} w${src}`, ALU32[name] | FROM_REGISTER, { dst, src });
+  }
+
+  #alu32Imm(name: keyof typeof ALU32, dst: Register, imm: number): this {
+    return this.#emit(`w${dst} ${SIGN[name]} ${hex(imm)}`, ALU32[name], { dst, imm });
+  }
+
+  // On the low 32 bits; the upper ones become zero.
+  mov32 = (dst: Register, src: Register): this => this.#alu32('mov', dst, src);
+  xor32 = (dst: Register, src: Register): this => this.#alu32('xor', dst, src);
+  mul32 = (dst: Register, src: Register): this => this.#alu32('mul', dst, src);
+  mul32Imm = (dst: Register, imm: number): this => this.#alu32Imm('mul', dst, imm);
+  rsh32Imm = (dst: Register, imm: number): this => this.#alu32Imm('rsh', dst, imm);
+
   /** Between network order and the machine's, in the low 16 or 32 bits; the rest becomes zero. */
   be(dst: Register, bits: 16 | 32): this {
     return this.#emit(`r${dst} = be${bits} r${dst}`, BYTESWAP_BE, { dst, imm: bits });
@@ -163,11 +184,18 @@ export class Assembler {
   jltImm = (dst: Register, imm: number, label: string): this =>
     this.#jumpImm('jlt', dst, imm, label);
 
-  /** Compares the low 32 bits only: an immediate is sign-extended to 64 otherwise. */
-  jne32Imm(dst: Register, imm: number, label: string): this {
-    const text = `if w${dst} != ${hex(imm)} goto ${label}`;
-    return this.#emit(text, JNE32, { dst, imm, label });
+  #jump32Imm(name: keyof typeof JUMP32, dst: Register, imm: number, label: string): this {
+    const text = `if w${dst} ${SIGN[name]} ${hex(imm)} goto ${label}`;
+    return this.#emit(text, JUMP32[name], { dst, imm, label });
   }
+
+  // These compare the low 32 bits, unsigned: an immediate is sign-extended to 64 otherwise.
+  jne32Imm = (dst: Register, imm: number, label: string): this =>
+    this.#jump32Imm('jne', dst, imm, label);
+  jgt32Imm = (dst: Register, imm: number, label: string): this =>
+    this.#jump32Imm('jgt', dst, imm, label);
+  jlt32Imm = (dst: Register, imm: number, label: string): this =>
+    this.#jump32Imm('jlt', dst, imm, label);
 
   ja(label: string): this {
     return this.#emit(`goto ${label}`, JA, { label });
@@ -192,6 +220,11 @@ export class Assembler {
     if (target === undefined) throw misuse(`label ${instruction.label} is not defined`);
     if (target <= at) throw misuse(`jump back to ${instruction.label}`);
     if (target >= this.#code.length) throw misuse(`label ${instruction.label} is past the end`);
+    if (target - at > OFFSET_MAX) {
+      throw new ArrakisError('ARK_LIMIT', `an eBPF program with a jump over ${target - at} places`, {
+        hint: 'simpler filters make a smaller program',
+      });
+    }
     return target - at - 1;
   }
 

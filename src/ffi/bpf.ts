@@ -22,9 +22,12 @@ const MAP_LOOKUP_ELEM = 1;
 const MAP_UPDATE_ELEM = 2;
 const MAP_DELETE_ELEM = 3;
 const PROG_LOAD = 5;
+const PROG_TEST_RUN = 10;
+const PROG_TEST_RUN = 10;
 const PROG_GET_FD_BY_ID = 13;
 const OBJ_GET_INFO_BY_FD = 15;
 const LINK_CREATE = 28;
+const LINK_UPDATE = 29;
 
 const BPF_NOEXIST = 1;
 const PROG_TYPE_XDP = 6;
@@ -204,6 +207,18 @@ function explain(name: string, attr: Buffer, reason: string, operands: readonly 
   }
 }
 
+/** What `program` returns for `frame`, which no interface sees. Redirects only say XDP_REDIRECT. For tests. */
+export function runXdpProgram(program: number, frame: Uint8Array): number {
+  const attr = Buffer.alloc(ATTR_SIZE);
+  const input = Buffer.from(frame);
+  attr.writeUInt32LE(program, 0);
+  attr.writeUInt32LE(input.length, 8);
+  writePointer(attr, 16, input);
+  attr.writeUInt32LE(1, 32);
+  check(bpf(PROG_TEST_RUN, attr, input), 'bpf', 'PROG_TEST_RUN', `${input.length} bytes`);
+  return attr.readUInt32LE(4);
+}
+
 /** Attach a program to an interface in one mode. The link's descriptor is the caller's; closing it detaches. */
 export function attachXdp(program: number, ifIndex: number, mode: XdpMode): number {
   const attr = Buffer.alloc(ATTR_SIZE);
@@ -212,6 +227,25 @@ export function attachXdp(program: number, ifIndex: number, mode: XdpMode): numb
   attr.writeUInt32LE(ATTACH_TYPE_XDP, 8);
   attr.writeUInt32LE(XDP_MODE_FLAGS[mode], 12);
   return check(bpf(LINK_CREATE, attr), 'bpf', 'LINK_CREATE', `interface ${ifIndex}`, mode);
+}
+
+/** Put another program in the place of a link's. Every packet meets the old one or the new one, never none. */
+export function updateLink(link: number, program: number): void {
+  const attr = Buffer.alloc(ATTR_SIZE);
+  attr.writeUInt32LE(link, 0);
+  attr.writeUInt32LE(program, 4);
+  check(bpf(LINK_UPDATE, attr), 'bpf', 'LINK_UPDATE', link);
+}
+
+/** What an XDP program returns for the frame `data`, of at least 14 bytes, without a packet moving. For tests. */
+export function runXdpProgram(program: number, data: Uint8Array): number {
+  const attr = Buffer.alloc(ATTR_SIZE);
+  attr.writeUInt32LE(program, 0);
+  attr.writeUInt32LE(data.length, 8);
+  writePointer(attr, 16, data);
+  attr.writeUInt32LE(1, 32);
+  check(bpf(PROG_TEST_RUN, attr, data), 'bpf', 'PROG_TEST_RUN', program);
+  return attr.readUInt32LE(4);
 }
 
 /** Name of a loaded program, '' when it has none or is gone. */

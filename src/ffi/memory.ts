@@ -77,13 +77,19 @@ export function mapShared(fd: number, length: number, offset = 0, populate = fal
   return new Mapping(address, length);
 }
 
-/** Run `use` with the address of the first `length` bytes of `fd`, mapped for as long as that takes. */
-export function withMapped(fd: number, length: number, use: (address: number) => void): void {
+/** Run `use` with the address of `length` bytes of `fd` from `offset`, mapped for as long as that takes. */
+export function withMapped(
+  fd: number,
+  length: number,
+  offset: number,
+  use: (address: number) => void,
+): void {
   const address = check(
-    mmap(0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0),
+    mmap(0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset),
     'mmap',
     `fd ${fd}`,
     length,
+    `offset ${offset}`,
   );
   try {
     use(address);

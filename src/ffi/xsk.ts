@@ -68,6 +68,8 @@ export interface XskOptions {
   readonly queue: number;
   /** Memory of the frames; stays the caller's, and may be closed once the socket exists. */
   readonly memfd: number;
+  /** Where in it the frames of this socket begin, a multiple of 4096. Default 0. Frame addresses count from here. */
+  readonly offset?: number;
   readonly regionBytes: number;
   readonly frameSize: number;
   /** Entries of each of the four rings, a power of two. */
@@ -103,11 +105,11 @@ function allowLongSends(fd: number, frames: number): void {
 
 /** The kernel pins the pages and needs our mapping only during the call. */
 function registerUmem(fd: number, options: XskOptions): void {
-  const { memfd, regionBytes } = options;
+  const { memfd, regionBytes, offset = 0 } = options;
   const reg = Buffer.alloc(UMEM_REG_SIZES[0]);
   reg.writeBigUInt64LE(BigInt(regionBytes), 8);
   reg.writeUInt32LE(options.frameSize, 16);
-  withMapped(memfd, regionBytes, (address) => {
+  withMapped(memfd, regionBytes, offset, (address) => {
     reg.writeBigUInt64LE(BigInt(address), 0);
     let result = -1;
     for (const size of UMEM_REG_SIZES) {

@@ -136,8 +136,10 @@ class AfXdpAttachment implements Attachment {
   }
 
   async counters(): Promise<Counters> {
-    const { socket, drops, ...counts } = this.#vnic.counters();
-    return { ...counts, drops: { ...drops }, socket: { ...socket } };
+    const { socket, sockets, drops, ...counts } = this.#vnic.counters();
+    const queues = sockets.map((one, i) => [`queue${i}`, { ...one }]);
+    const each = sockets.length > 1 ? Object.fromEntries(queues) : {};
+    return { ...counts, drops: { ...drops }, socket: { ...socket }, ...each };
   }
 
   async detach(): Promise<void> {

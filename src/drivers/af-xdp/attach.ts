@@ -30,9 +30,9 @@ import {
   ETHERNET_HEADER_LEN,
   mtuOfFrameSize,
 } from './grant.ts';
-import { COUNT_RX, COUNT_TX, deliverProgram, guardProgram } from './programs/index.ts';
+import { COUNT_RX, COUNT_TX, deliverProgram, guardProgram, slotOf } from './programs/index.ts';
 import { XdpSwitch } from './switch.ts';
-import { makeVethPair, raiseVethPair, removeVethPair } from './veth.ts';
+import { makeVethPair, raiseVethPair, removeVethPair, type VethPair } from './veth.ts';
 
 export type { AfXdpGrant } from './grant.ts';
 export { findStaleLinks, removeStaleLinks } from './veth.ts';
@@ -41,7 +41,9 @@ export interface AttachOptions extends AfXdpGeometry {
   /** For messages. */
   readonly name: string;
   readonly filters: readonly FlowFilter[];
-  /** Receive queue of a direct VNIC. Default 0, when the interface has no other. */
+  /** Queue pairs, each with `frameCount` frames and rings of its own. Default 1, at most 8. */
+  readonly pairs?: number;
+  /** First receive queue of a direct VNIC. Default 0, when the VNIC then has all of the interface's. */
   readonly queue?: number;
   /** Alias of a switched VNIC's interface: `findStaleLinks` finds it. Default `arrakis:<name>`. */
   readonly alias?: string;
@@ -55,7 +57,10 @@ export interface XdpVnicCounters {
   txBytes: number;
   /** In packets. */
   drops: Partial<Record<DropReason, number>>;
+  /** Of all sockets together. */
   socket: XskStatistics;
+  /** Of each queue pair's socket. */
+  sockets: readonly XskStatistics[];
 }
 
 /** Undo what was done, last first. Every step is tried; the first failure is thrown at the end. */
@@ -133,21 +138,21 @@ export class XdpInterface {
 
   /** A VNIC on a queue of the interface. ARK_IN_USE when the queue or a flow is taken. */
   attachDirect(options: AttachOptions): XdpVnic {
-    const queue = options.queue ?? this.#onlyQueue();
-    return this.#attach(options, 'direct', queue, (geometry) => {
-      const socket = this.#bind(this.index, queue, geometry);
+    const queue = options.queue ?? this.#allQueues(options.pairs ?? 1);
+    return this.#attach(options, 'direct', queue, (geometry, pair) => {
+      const socket = this.#bind(this.index, queue + pair, geometry);
       return { socket, veth: null, close: () => {} };
     });
   }
 
-  /** A VNIC on a veth pair of its own. ARK_IN_USE when a flow is taken. */
+  /** A VNIC on veth pairs of its own, one a queue pair. ARK_IN_USE when a flow is taken. */
   attachSwitched(options: AttachOptions): XdpVnic {
-    return this.#attach(options, 'switched', 0, (geometry, id) => {
+    return this.#attach(options, 'switched', 0, (geometry, index, id) => {
       const undo = new Cleanup();
       try {
         const pair = makeVethPair(geometry.mtu, options.alias ?? `arrakis:${options.name}`);
         undo.push(() => removeVethPair(pair));
-        this.#program(pair.switchEnd, pair.applicationEnd, id, geometry.mtu, undo);
+        this.#program(pair, { id, index }, geometry.mtu, undo);
         raiseVethPair(pair);
         const socket = this.#bind(pair.applicationEnd, 0, geometry);
         return { socket, veth: pair.switchEnd, close: () => undo.run() };
@@ -157,13 +162,15 @@ export class XdpInterface {
     });
   }
 
-  #program(switchEnd: number, applicationEnd: number, id: number, mtu: number, undo: Cleanup) {
+  #program(pair: VethPair, of: { id: number; index: number }, mtu: number, undo: Cleanup): void {
+    const { switchEnd, applicationEnd } = pair;
+    const { id, index } = of;
     const { maps, guardMode } = this.#switch;
     const frameLengthMax = mtu + ETHERNET_HEADER_LEN;
     const guard = guardProgram(maps, { id, mac: this.mac, frameLengthMax });
     const guardLink = this.#switch.attach('ark_guard', guard, switchEnd, guardMode);
     undo.push(() => closeFd(guardLink));
-    const deliver = deliverProgram(maps, id);
+    const deliver = deliverProgram(maps, slotOf(id, index));
     const deliverLink = this.#switch.attach('ark_deliver', deliver, applicationEnd, 'native');
     undo.push(() => closeFd(deliverLink));
   }
@@ -174,13 +181,15 @@ export class XdpInterface {
     queue: number,
     connect: (
       geometry: BoundGeometry,
+      pair: number,
       id: number,
     ) => { socket: number; veth: number | null; close: () => void },
   ): XdpVnic {
     if (this.#closed) throw new ArrakisError('ARK_GONE', `${this.name} was closed`);
     checkGeometry(options);
-    const { frameSize, frameCount, ringSize } = options;
-    const regionBytes = frameSize * frameCount;
+    const { frameSize, frameCount, ringSize, pairs = 1 } = options;
+    const pairBytes = frameSize * frameCount;
+    const regionBytes = pairBytes * pairs;
     const mtu = Math.min(this.mtu, mtuOfFrameSize(frameSize));
     const undo = new Cleanup();
     try {
@@ -188,12 +197,18 @@ export class XdpInterface {
       undo.push(() => this.#switch.releaseId(id));
       const memfd = memfdSealed(`arrakis-${options.name}`, regionBytes);
       undo.push(() => closeFd(memfd));
-      const made = connect({ mtu, memfd, regionBytes, frameSize, ringSize }, id);
-      undo.push(made.close);
-      undo.push(() => closeFd(made.socket));
-      this.#switch.connect(id, made.socket, made.veth);
-      undo.push(() => this.#switch.disconnect(id));
-      const owner: FlowOwner = { name: options.name, id, kind, queue };
+      const sockets: number[] = [];
+      for (let pair = 0; pair < pairs; pair++) {
+        const offset = pair * pairBytes;
+        const memory = { memfd, offset, regionBytes: pairBytes, frameSize, ringSize };
+        const made = connect({ mtu, ...memory }, pair, id);
+        undo.push(made.close);
+        undo.push(() => closeFd(made.socket));
+        this.#switch.connect(id, pair, made.socket, made.veth);
+        undo.push(() => this.#switch.disconnect(id, pair));
+        sockets.push(made.socket);
+      }
+      const owner: FlowOwner = { name: options.name, id, kind, queue, queues: pairs };
       undo.push(() => this.#switch.flows.remove(id));
       this.#switch.flows.set(owner, options.filters);
       const grant: AfXdpGrant = {
@@ -202,12 +217,13 @@ export class XdpInterface {
         frameSize,
         headroom: XDP_PACKET_HEADROOM,
         frameCount,
+        pairs,
         ringSize,
         regionBytes,
         mode: kind === 'direct' ? this.mode : 'native',
-        zeroCopy: xskIsZeroCopy(made.socket),
+        zeroCopy: sockets.every(xskIsZeroCopy),
       };
-      const vnic = new XdpVnic(grant, [memfd, made.socket], owner, this.#switch, () => {
+      const vnic = new XdpVnic(grant, [memfd, ...sockets], owner, this.#switch, () => {
         this.#vnics.delete(vnic);
         undo.run();
       });
@@ -232,12 +248,12 @@ export class XdpInterface {
   }
 
   /** A socket hears one queue; flows that the interface spreads over others would be missed. */
-  #onlyQueue(): number {
+  #allQueues(pairs: number): number {
     const queues = receiveQueues(this.name);
-    if (queues <= 1) return 0;
-    const text = `${this.name} spreads its traffic over ${queues} queues; a direct VNIC has one`;
+    if (queues <= pairs) return 0;
+    const text = `${this.name} spreads its traffic over ${queues} queues; a direct VNIC has ${pairs}`;
     throw new ArrakisError('ARK_UNSUPPORTED', text, {
-      hint: `attach it switched; or name the queue, and steer its flows there; or: ethtool -L ${this.name} combined 1`,
+      hint: `attach it switched; or name the queue, and steer its flows there; or: ethtool -L ${this.name} combined ${pairs}`,
     });
   }
 
@@ -255,6 +271,7 @@ export class XdpInterface {
 interface BoundGeometry {
   mtu: number;
   memfd: number;
+  offset: number;
   regionBytes: number;
   frameSize: number;
   ringSize: number;
@@ -270,11 +287,19 @@ function receiveQueues(name: string): number {
   }
 }
 
+function sumOf(all: readonly XskStatistics[]): XskStatistics {
+  const sum = { ...all[0]! };
+  for (const one of all.slice(1)) {
+    for (const name of Object.keys(sum) as (keyof XskStatistics)[]) sum[name] += one[name];
+  }
+  return sum;
+}
+
 /** A VNIC attached to an interface. It owns its descriptors; send duplicates to the application. */
 export class XdpVnic {
   readonly grant: AfXdpGrant;
-  /** Memory and socket. */
-  readonly fds: readonly [number, number];
+  /** Memory, and one socket a queue pair. */
+  readonly fds: readonly number[];
   readonly #owner: FlowOwner;
   readonly #switch: XdpSwitch;
   readonly #release: () => void;
@@ -282,7 +307,7 @@ export class XdpVnic {
 
   constructor(
     grant: AfXdpGrant,
-    fds: readonly [number, number],
+    fds: readonly number[],
     owner: FlowOwner,
     xdpSwitch: XdpSwitch,
     release: () => void,
@@ -303,13 +328,14 @@ export class XdpVnic {
   counters(): XdpVnicCounters {
     this.#requireAttached();
     const counts = this.#switch.counts(this.#owner.id);
-    const socket = xskStatistics(this.fds[1]);
+    const sockets = this.fds.slice(1).map(xskStatistics);
+    const socket = sumOf(sockets);
     const drops = counts.map(([packets]) => packets!);
     drops[DROP.noBuffer] = socket.rxDropped + socket.rxRingFull;
     drops[DROP.badDescriptor] = socket.rxInvalidDescs + socket.txInvalidDescs;
     const [rxPackets, rxBytes] = counts[COUNT_RX] as [number, number];
     const [txPackets, txBytes] = counts[COUNT_TX] as [number, number];
-    return { rxPackets, rxBytes, txPackets, txBytes, drops: namedDrops(drops), socket };
+    return { rxPackets, rxBytes, txPackets, txBytes, drops: namedDrops(drops), socket, sockets };
   }
 
   #requireAttached(): void {

@@ -21,8 +21,10 @@ export interface FlowOwner {
   readonly name: string;
   readonly id: number;
   readonly kind: keyof typeof KIND;
-  /** Receive queue of a direct VNIC, otherwise 0. */
+  /** First receive queue of a direct VNIC, otherwise 0. */
   readonly queue: number;
+  /** Queues that it has: of the interface, or veth pairs. */
+  readonly queues: number;
 }
 
 interface Owned {
@@ -106,7 +108,8 @@ function presentKey(address: number, id: number): Buffer {
 function flowValue(owner: FlowOwner): Buffer {
   const value = Buffer.alloc(FLOW_VALUE_BYTES);
   value.writeUInt32LE(owner.id, 0);
-  value.writeUInt16LE(KIND[owner.kind], 4);
+  value.writeUInt8(KIND[owner.kind], 4);
+  value.writeUInt8(owner.queues, 5);
   value.writeUInt16LE(owner.queue, 6);
   return value;
 }

@@ -35,6 +35,7 @@ test('rings and memory have sizes that the kernel takes', () => {
 test('a grant that contradicts itself is refused before any descriptor is touched', () => {
   const grant = {
     ...good,
+    pairs: 1,
     mac: 1,
     mtu: 1500,
     headroom: 256,

@@ -36,19 +36,21 @@ const ENODEV = 19;
 const ENETDOWN = 100;
 
 /**
- * Open the queue of a grant. Both descriptors stay the caller's, who may close them at once; the queue has its own.
- * A socket serves one queue once: ARK_IN_USE when it was used before.
+ * Open queue pair `pair` of a grant, in the calling thread. `fds` are the region and the socket of that pair; both
+ * stay the caller's, who may close them at once: the queue has its own. A socket serves one queue once: ARK_IN_USE
+ * when it was used before.
  */
 export function openAfXdpQueue(
   grant: AfXdpGrant,
   fds: { region: number; socket: number },
+  pair = 0,
 ): AfXdpQueue {
   checkGeometry(grant);
-  const { frameSize, frameCount, headroom, regionBytes } = grant;
-  if (regionBytes !== frameSize * frameCount || !(headroom < frameSize)) {
+  const { frameSize, frameCount, headroom, regionBytes, pairs } = grant;
+  if (regionBytes !== frameSize * frameCount * pairs || !(headroom < frameSize) || pair >= pairs) {
     throw new ArrakisError('ARK_BAD_MESSAGE', 'the grant of an AF_XDP VNIC contradicts itself');
   }
-  return new AfXdpQueue(grant, fds.region, duplicateFd(fds.socket));
+  return new AfXdpQueue(grant, pair, fds.region, duplicateFd(fds.socket));
 }
 
 export class AfXdpQueue implements NicQueue {
@@ -72,7 +74,7 @@ export class AfXdpQueue implements NicQueue {
   #state: NicState = NIC_STATE.up;
 
   /** Owns `socket` from now on, also when it throws. */
-  constructor(grant: AfXdpGrant, region: number, socket: number) {
+  constructor(grant: AfXdpGrant, pair: number, region: number, socket: number) {
     const opened: { release(): void }[] = [{ release: () => closeFd(socket) }];
     const keep = <T extends { release(): void }>(part: T): T => {
       opened.push(part);
@@ -82,7 +84,9 @@ export class AfXdpQueue implements NicQueue {
       const size = grant.ringSize;
       const offsets = xskRingOffsets(socket);
       this.#fd = this.doorbellFd = socket;
-      this.#region = keep(mapShared(region, grant.regionBytes, 0, true));
+      // The frames of this pair only; the kernel counts their addresses from here too.
+      const bytes = grant.frameSize * grant.frameCount;
+      this.#region = keep(mapShared(region, bytes, pair * bytes, true));
       this.#rx = keep(new Ring(socket, 'rx', size, offsets.rx));
       this.#tx = keep(new Ring(socket, 'tx', size, offsets.tx));
       this.#fill = keep(new Ring(socket, 'fill', size, offsets.fill));

@@ -76,16 +76,18 @@ export class XdpSwitch {
     this.#ids.delete(id);
   }
 
-  /** Deliver what is for VNIC `id` to this socket, and by way of this veth when it is switched. */
-  connect(id: number, socket: number, veth: number | null): void {
-    mapUpdate(this.maps.xsks, u32(id), u32(socket));
-    if (veth !== null) mapUpdate(this.maps.veths, u32(id), u32(veth));
+  /** Deliver what is for queue `pair` of VNIC `id` to this socket, and by way of this veth when it is switched. */
+  connect(id: number, pair: number, socket: number, veth: number | null): void {
+    const slot = u32(programs.slotOf(id, pair));
+    mapUpdate(this.maps.xsks, slot, u32(socket));
+    if (veth !== null) mapUpdate(this.maps.veths, slot, u32(veth));
   }
 
-  disconnect(id: number): void {
+  disconnect(id: number, pair: number): void {
+    const slot = u32(programs.slotOf(id, pair));
     // Entries go by themselves with their socket or interface.
-    mapDelete(this.maps.xsks, u32(id));
-    mapDelete(this.maps.veths, u32(id));
+    mapDelete(this.maps.xsks, slot);
+    mapDelete(this.maps.veths, slot);
   }
 
   /** Load `program` and attach it to an interface; the link's descriptor is the caller's. */
@@ -121,10 +123,11 @@ function createMaps(): programs.SwitchMaps {
   };
   try {
     const { FLOW_KEY_BYTES, FLOW_VALUE_BYTES, VNICS_MAX, COUNTS_PER_VNIC, COUNT_WORDS } = programs;
+    const { UPLINK } = programs;
     return {
       flows: make('hash', [FLOW_KEY_BYTES, FLOW_VALUE_BYTES, FLOW_KEYS_MAX]),
-      xsks: make('xskmap', [4, 4, VNICS_MAX]),
-      veths: make('devmap', [4, 4, VNICS_MAX + 1]),
+      xsks: make('xskmap', [4, 4, UPLINK]),
+      veths: make('devmap', [4, 4, UPLINK + 1]),
       counts: make('percpuArray', [4, COUNT_WORDS * 8, VNICS_MAX * COUNTS_PER_VNIC]),
     };
   } catch (error) {

@@ -37,6 +37,7 @@ import {
   XDP_DROP,
 } from './common.ts';
 import { COUNT_RX, COUNT_TX, KIND, SCOPE, type SwitchMaps, UPLINK } from './maps.ts';
+import { keepOwner, redirectByFlow } from './spread.ts';
 
 export interface GuardOptions {
   readonly id: number;
@@ -57,11 +58,12 @@ export function guardProgram(maps: SwitchMaps, options: GuardOptions): Assembler
   guardIpv4(asm, maps, options);
   guardArp(asm, maps, options);
 
-  asm.label('forward').ldx(4, R9, R0, 0).ldx(2, R1, R0, 4);
-  asm.jneImm(R1, KIND.switched, 'noDestination');
+  asm.label('forward');
+  keepOwner(asm);
+  asm.ldx(1, R1, R0, 4).jneImm(R1, KIND.switched, 'noDestination');
   count(asm, maps, options, COUNT_TX);
   count(asm, maps, R9, COUNT_RX);
-  redirect(asm, [maps.veths, 'veths'], R9, XDP_DROP);
+  redirectByFlow(asm, [maps.veths, 'veths'], XDP_DROP);
 
   // The wire does not bring back what is for our own address: the kernel of this machine is not behind it.
   asm.label('wire');

@@ -13,14 +13,21 @@
  * and sent by the owner of its source.
  *
  *   key    8 bytes   address be32 | port be16 | protocol u8 | scope u8
- *   value  8 bytes   id u32 | kind u16 | queue u16       `id` indexes xsks, veths and counts
+ *   value  8 bytes   id u32 | kind u8 | queues u8 | queue u16
+ *
+ * `id` indexes counts; `slotOf(id, pair)` indexes xsks and veths. A VNIC has 1 to 8 queues; of a direct one, `queue` is
+ * the first on the interface. A switched one has a veth pair for each, and a flow stays on one (spread.ts).
  */
 import { DROP_REASONS } from '../../../device/drops.ts';
 
 /** VNICs of one interface at a time. */
 export const VNICS_MAX = 256;
+export const QUEUES_PER_VNIC_LOG2 = 3;
+export const QUEUES_PER_VNIC_MAX = 1 << QUEUES_PER_VNIC_LOG2;
+/** Where queue `pair` of VNIC `id` stands among the `xsks` and `veths`. */
+export const slotOf = (id: number, pair: number): number => id * QUEUES_PER_VNIC_MAX + pair;
 /** Where the interface itself stands among the `veths`. */
-export const UPLINK = VNICS_MAX;
+export const UPLINK = VNICS_MAX * QUEUES_PER_VNIC_MAX;
 
 export const FLOW_KEY_BYTES = 8;
 export const FLOW_VALUE_BYTES = 8;
@@ -37,9 +44,9 @@ export const COUNT_WORDS = 2;
 /** Descriptors of the maps. */
 export interface SwitchMaps {
   readonly flows: number;
-  /** XSKMAP by id. */
+  /** XSKMAP by slot. */
   readonly xsks: number;
-  /** DEVMAP by id, and the interface at UPLINK. */
+  /** DEVMAP by slot, and the interface at UPLINK. */
   readonly veths: number;
   readonly counts: number;
 }

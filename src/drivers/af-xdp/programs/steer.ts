@@ -1,6 +1,6 @@
 /** The program of the interface itself. */
 import type { Mac } from '../../../base/address.ts';
-import { Assembler, R0, R1, R2, R9 } from '../../../ebpf/assembler.ts';
+import { Assembler, R0, R1, R2, R3, R4, R9, R10 } from '../../../ebpf/assembler.ts';
 import {
   ARP_END,
   ARP_TARGET_IP,
@@ -24,7 +24,11 @@ import {
   XDP_DROP,
   XDP_PASS,
 } from './common.ts';
-import { COUNT_RX, KIND, type SwitchMaps } from './maps.ts';
+import { COUNT_RX, KIND, QUEUES_PER_VNIC_LOG2, type SwitchMaps } from './maps.ts';
+import { keepOwner, redirectByFlow } from './spread.ts';
+
+/** Stack: where the frame goes, while it is counted. */
+const SLOT = -20;
 
 /**
  * Receive side of the interface with this `mac`: give each VNIC its flows, and everything else to the kernel. A
@@ -51,14 +55,18 @@ export function steerProgram(maps: SwitchMaps, mac: Mac): Assembler {
   asm.ja('pass');
 
   asm.label('found');
-  asm.ldx(4, R9, R0, 0).ldx(2, R1, R0, 4).jeqImm(R1, KIND.switched, 'switched');
-  // A socket takes frames of its own queue only. Another queue's are the kernel's, as before.
-  asm.ldx(2, R2, R0, 6).ldx(4, R1, CONTEXT, MD_RX_QUEUE_INDEX).sub(R1, R2).jneImm(R1, 0, 'pass');
+  keepOwner(asm);
+  asm.ldx(1, R1, R0, 4).jeqImm(R1, KIND.switched, 'switched');
+  // A socket takes frames of its own queue only. What is on no queue of the VNIC is the kernel's, as before.
+  asm.ldx(2, R2, R0, 6).ldx(1, R3, R0, 5).addImm(R3, -1);
+  asm.ldx(4, R1, CONTEXT, MD_RX_QUEUE_INDEX).sub(R1, R2).jgt(R1, R3, 'pass');
+  asm.mov(R4, R9).lshImm(R4, QUEUES_PER_VNIC_LOG2).add(R4, R1).stx(4, R10, SLOT, R4);
   count(asm, maps, R9, COUNT_RX);
-  redirect(asm, [maps.xsks, 'xsks'], R9, XDP_PASS);
+  asm.ldx(4, R4, R10, SLOT);
+  redirect(asm, [maps.xsks, 'xsks'], R4, XDP_PASS);
   asm.label('switched');
   count(asm, maps, R9, COUNT_RX);
-  redirect(asm, [maps.veths, 'veths'], R9, XDP_DROP);
+  redirectByFlow(asm, [maps.veths, 'veths'], XDP_DROP);
   asm.label('pass').movImm(R0, XDP_PASS).exit();
   return asm;
 }

@@ -50,11 +50,11 @@ export class Pacer {
     return Math.max(0, Math.ceil(this.#state[BACKLOG]! - BURST_US));
   }
 
-  /** Bytes that may pass now, counting the one frame that may go beyond. 0 when it is not open. */
+  /** Bytes after which it closes, if they pass now. 0 when it is not open. */
   get roomBytes(): number {
     if (!this.open) return 0;
     if (this.#usPerByte === 0) return Number.MAX_SAFE_INTEGER;
-    return Math.max(1, Math.floor((BURST_US - this.#state[BACKLOG]!) / this.#usPerByte));
+    return Math.floor((BURST_US - this.#state[BACKLOG]!) / this.#usPerByte) + 1;
   }
 
   /** A frame of `length` bytes has passed. */

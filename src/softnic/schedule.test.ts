@@ -108,11 +108,28 @@ test('over a link: its rate, by weight, whoever the link runs out on', () => {
       const expected = 100 * endUs;
       assert.ok(Math.abs(total - expected) <= 100 * stepUs + 9000, `${total} of ${expected}`);
       const share = (s: FakeSender) => s.sentBytes / s.weight;
-      const slack = ROUND_BYTES + 18_000;
+      const slack = ROUND_BYTES + Math.max(...all.map((s) => (2 * s.length) / s.weight));
       assert.ok(Math.max(...all.map(share)) - Math.min(...all.map(share)) <= slack);
     }),
     { numRuns: 50 },
   );
+});
+
+test('1:3 over a link is 1:3, however little it takes at a time', () => {
+  for (const length of [64, 1500]) {
+    for (const stepUs of [20, 200, 250, 1000, 9000]) {
+      const scheduler = new Scheduler();
+      const all = [new FakeSender(1, length), new FakeSender(3, length)];
+      scheduler.reset(all);
+      const link = new Pacer({ bitsPerSecond: 10e6, packetsPerSecond: null }, 0);
+      for (let us = 0; us < 3e6; us += stepUs) {
+        link.advance(us);
+        while (scheduler.round(all, link, null) > 0);
+      }
+      const ratio = all[1]!.sentBytes / all[0]!.sentBytes;
+      assert.ok(Math.abs(ratio - 3) < 0.03, `${length} bytes, every ${stepUs} us: ${ratio}`);
+    }
+  }
 });
 
 test('a sender that comes or goes starts a new round', () => {

@@ -19,6 +19,7 @@ import { linkAlias } from './leftovers.ts';
 import { NIC_USER } from './limits.ts';
 import { type Log, logTo } from './log.ts';
 import { logPath, runDirectory } from './paths.ts';
+import { dropCapabilities } from './privileges.ts';
 import { errorToWire } from './protocol.ts';
 import { RunDirectory } from './run-directory.ts';
 
@@ -134,6 +135,7 @@ function start(options: Options, directory: RunDirectory): { daemon: Daemon; log
 
 async function main(): Promise<void> {
   const options = parseOptions(process.argv.slice(2));
+  const excess = dropCapabilities();
   const directory = RunDirectory.claim(options.dir);
   let started: { daemon: Daemon; log: Log };
   try {
@@ -143,6 +145,9 @@ async function main(): Promise<void> {
     throw error;
   }
   const { daemon, log } = started;
+  if (excess.length > 0) {
+    log('warn', 'capabilities that are not needed stay: there is no CAP_SETPCAP', { excess });
+  }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => void daemon.stop(signal));
   }

@@ -82,6 +82,8 @@ function removePorts(path: string): boolean {
       return false;
     }
   };
+  // Without CAP_DAC_OVERRIDE even root removes only from its own. Nobody else can put something in its place.
+  attempt(() => fs.lchownSync(path, process.getuid!(), process.getgid!()));
   for (const name of fs.readdirSync(path)) {
     const entry = join(path, name);
     if (!attempt(() => fs.unlinkSync(entry))) attempt(() => fs.rmdirSync(entry));

@@ -2,8 +2,10 @@
 import { formatIpv4, type Ipv4, netmask } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { type FlowFilter, formatFilter, overlaps } from '../../device/filter.ts';
+import { firstFree } from '../caps/authority.ts';
 import type { NicDevice } from '../devices/device.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
+import type { Admission } from './vnic.ts';
 
 export interface Addressing {
   address: Ipv4;
@@ -22,14 +24,20 @@ export interface Claim {
   filters: readonly FlowFilter[];
 }
 
-/** Address and filters of `spec` on `device`, of which `claims` are taken. Throws ARK_BAD_ARGUMENT, ARK_IN_USE. */
+/**
+ * Address and filters of `spec` on `device`, of which `claims` are taken; `admit` says what the asker may have, null: all.
+ * Throws ARK_BAD_ARGUMENT, ARK_IN_USE, ARK_NOT_PERMITTED.
+ */
 export function planAddress(
   spec: VnicSpec,
   device: NicDevice,
   claims: readonly Claim[],
+  admit: Admission | null = null,
 ): Addressing {
   const shared = sharedAddress(spec, device);
-  const addressing = shared ?? ownAddress(spec, device, claims);
+  const addressing = shared ?? ownAddress(spec, device, claims, admit);
+  // First: who may not have them does not learn who has.
+  admit?.filters(addressing.filters);
   checkClaims(addressing.filters, device.name, claims, null);
   return addressing;
 }
@@ -60,7 +68,12 @@ function sharedAddress(spec: VnicSpec, device: NicDevice): Addressing | null {
   return { address, prefix, gateway: spec.gateway ?? device.gateway, ownsAddress: false, filters };
 }
 
-function ownAddress(spec: VnicSpec, device: NicDevice, claims: readonly Claim[]): Addressing {
+function ownAddress(
+  spec: VnicSpec,
+  device: NicDevice,
+  claims: readonly Claim[],
+  admit: Admission | null,
+): Addressing {
   if (spec.ports !== undefined && spec.ports.length > 0) {
     throw new ArrakisError(
       'ARK_BAD_ARGUMENT',
@@ -68,7 +81,7 @@ function ownAddress(spec: VnicSpec, device: NicDevice, claims: readonly Claim[])
       { hint: 'leave port= out, or ip= where the interface address is to be shared' },
     );
   }
-  const address = spec.address ?? freeAddress(device, claims);
+  const address = spec.address ?? freeAddress(device, claims, admit);
   if (address === device.address) {
     throw new ArrakisError('ARK_IN_USE', `the host itself has ${formatIpv4(address)}`, {
       hint: 'choose another address of the network',
@@ -88,7 +101,7 @@ function ownAddress(spec: VnicSpec, device: NicDevice, claims: readonly Claim[])
   return { address, prefix, gateway, ownsAddress: true, filters };
 }
 
-function freeAddress(device: NicDevice, claims: readonly Claim[]): Ipv4 {
+function freeAddress(device: NicDevice, claims: readonly Claim[], admit: Admission | null): Ipv4 {
   if (!device.assignsAddresses) {
     throw new ArrakisError('ARK_BAD_ARGUMENT', `the VNIC on ${device.name} needs an address`, {
       hint: `write it as ${device.name},ip=10.0.0.2/24`,
@@ -100,9 +113,9 @@ function freeAddress(device: NicDevice, claims: readonly Claim[]): Ipv4 {
   }
   const network = (device.address & netmask(device.prefix)) >>> 0;
   const broadcast = (network | ~netmask(device.prefix)) >>> 0;
-  for (let address = network + 1; address < broadcast; address++) {
-    if (!taken.has(address)) return address;
-  }
+  const within = admit === null ? [{ first: 0, last: 0xffffffff }] : admit.within();
+  const address = firstFree(within, network + 1, broadcast - 1, taken);
+  if (address !== null) return address;
   throw new ArrakisError('ARK_LIMIT', `every address of ${device.name} is taken`, {
     hint: 'close a VNIC, or start the daemon with a wider --tap-address',
   });

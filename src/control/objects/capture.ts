@@ -74,7 +74,7 @@ export class CaptureTable {
 
   stop(vnic: Vnic): void {
     this.endOn(vnic);
-    vnic.domain.event('capture.stop', { vnic: vnic.id });
+    vnic.opener.event('capture.stop', { vnic: vnic.id });
   }
 }
 
@@ -102,7 +102,7 @@ export const start = handler(
   'capture.start',
   (plane, call, { vnic: id, snaplen }) => {
     const domain = callerOf(call);
-    const vnic = findVnic(plane, domain, id);
+    const vnic = findVnic(plane, domain, id, 'capture');
     requireSink(call.fds[0]!);
     if (vnic.state !== 'open' || vnic.foreign) {
       throw new ArrakisError(
@@ -125,7 +125,7 @@ export const start = handler(
   },
   (plane, { domain, vnic, snaplen }, call) => {
     const capture = plane.captures.add(domain, vnic);
-    vnic.domain.event('capture', { vnic: vnic.id, snaplen: Math.min(snaplen, LIMITS.snaplenMax) }, [
+    vnic.opener.event('capture', { vnic: vnic.id, snaplen: Math.min(snaplen, LIMITS.snaplenMax) }, [
       call.fds[0]!,
     ]);
     return { reply: { capture } };
@@ -136,7 +136,7 @@ export const stop = handler(
   'capture.stop',
   (plane, call, { vnic: id }) => {
     const domain = callerOf(call);
-    const vnic = findVnic(plane, domain, id);
+    const vnic = findVnic(plane, domain, id, 'capture');
     if (plane.captures.on(vnic) === undefined) {
       throw new ArrakisError('ARK_NOT_FOUND', `VNIC ${vnic.name} is not being captured`);
     }

@@ -1,10 +1,20 @@
 /** The operations on VNICs: open, close, listen. What a VNIC is stands in vnic.ts. */
 import path from 'node:path';
 import { ArrakisError } from '../../base/errors.ts';
+import {
+  authorizeVnic,
+  IMPLICIT,
+  requireDevice,
+  type VnicAuthority,
+  wholeAddresses,
+} from '../caps/authority.ts';
+import type { Capability } from '../caps/space.ts';
+import { endUse, useVnic, vnicOfCapability } from '../caps/vnic-hold.ts';
 import type { NicDevice } from '../devices/device.ts';
 import { callerOf, handler, type Outcome } from '../handler.ts';
 import { portsPath } from '../paths.ts';
 import type { ControlPlane } from '../plane.ts';
+import type { VnicSpec } from '../vnic-spec.ts';
 import type { Domain } from './domain.ts';
 import {
   attachVnic,
@@ -15,14 +25,17 @@ import {
   planVnic,
   removeVnic,
   reserveVnic,
+  useRevoked,
   type Vnic,
   type VnicPlan,
   vnicReply,
   vnicsOf,
 } from './vnic.ts';
 
-/** Either a prepared VNIC or the plan of a new one. */
-type OpenPlan = { prepared: Vnic; device: NicDevice } | { domain: Domain; plan: VnicPlan };
+/** Either a prepared VNIC, its own or by a capability, or the plan of a new one. */
+type OpenPlan =
+  | { prepared: Vnic; device: NicDevice; use: { domain: Domain; cap: Capability } | null }
+  | { domain: Domain; plan: VnicPlan; authority: VnicAuthority };
 
 function planPrepared(plane: ControlPlane, domain: Domain, name: string | undefined): OpenPlan {
   const all = vnicsOf(plane, domain).filter((vnic) => vnic.prepared);
@@ -43,25 +56,49 @@ function planPrepared(plane: ControlPlane, domain: Domain, name: string | undefi
       },
     );
   }
-  if (prepared.state === 'opening' || prepared.state === 'open') {
-    throw new ArrakisError('ARK_IN_USE', `VNIC ${prepared.name} is open already`, {
-      hint: 'close it first, or prepare another',
-    });
-  }
-  return { prepared, device: currentDevice(plane, prepared) };
+  refuseOpen(prepared);
+  return { prepared, device: currentDevice(plane, prepared), use: null };
+}
+
+function refuseOpen(vnic: Vnic): void {
+  if (vnic.state !== 'opening' && vnic.state !== 'open') return;
+  const { domain, opener, name } = vnic;
+  const by = opener === domain ? '' : ` by domain ${opener.name}`;
+  throw new ArrakisError('ARK_IN_USE', `VNIC ${name} is open already${by}`, {
+    hint: 'close it first (with `keep`, when it was not prepared), or prepare another',
+  });
+}
+
+/** A VNIC of another domain, which has handed on its capability. */
+function planGranted(plane: ControlPlane, domain: Domain, id: number): OpenPlan {
+  const { vnic, cap } = vnicOfCapability(plane, domain, id);
+  refuseOpen(vnic);
+  const use = vnic.domain === domain ? null : { domain, cap };
+  return { prepared: vnic, device: currentDevice(plane, vnic), use };
+}
+
+/** A new VNIC: the privileged may have any, others what their capabilities cover. */
+function planNew(plane: ControlPlane, domain: Domain, spec: VnicSpec): OpenPlan {
+  if (domain.privileged)
+    return { domain, plan: planVnic(plane, spec, domain), authority: IMPLICIT };
+  const device = requireDevice(plane, domain, spec);
+  let authority = IMPLICIT;
+  const plan = planVnic(plane, spec, domain, [], {
+    within: () => wholeAddresses(plane, domain, spec.device),
+    filters: (filters) => {
+      authority = authorizeVnic(plane, domain, device, spec.device, filters);
+    },
+  });
+  return { domain, plan, authority };
 }
 
 export const open = handler(
   'vnic.open',
-  (plane, call, { name, spec }): OpenPlan => {
+  (plane, call, { name, spec, cap }): OpenPlan => {
     const domain = callerOf(call);
-    if (spec === undefined) return planPrepared(plane, domain, name);
-    if (!domain.privileged) {
-      throw new ArrakisError('ARK_NOT_PERMITTED', 'this domain may open only what was prepared', {
-        hint: 'start it by `sudo arrakis run --vnic SPEC -- ...`',
-      });
-    }
-    return { domain, plan: planVnic(plane, spec, domain) };
+    if (cap !== undefined) return planGranted(plane, domain, cap);
+    if (spec !== undefined) return planNew(plane, domain, spec);
+    return planPrepared(plane, domain, name);
   },
   async (plane, plan): Promise<Outcome<'vnic.open'>> => {
     let vnic: Vnic;
@@ -73,15 +110,27 @@ export const open = handler(
         throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} is no longer there`);
       }
       moveVnic(plane, vnic, plan.device);
-    } else vnic = reserveVnic(plane, plan.domain, plan.plan, { prepared: false });
+    } else {
+      const { domain, authority } = plan;
+      vnic = reserveVnic(plane, domain, plan.plan, { prepared: false, authority });
+    }
     try {
+      if ('prepared' in plan && plan.use !== null) {
+        const { domain, cap } = plan.use;
+        useVnic(plane, vnic, domain, cap, () => useRevoked(plane, vnic));
+      }
       const attachment = await attachVnic(plane, vnic, null);
+      if ('prepared' in plan && plan.use !== null && !plane.caps.has(plan.use.cap)) {
+        await detachVnic(plane, vnic);
+        throw new ArrakisError('ARK_GONE', `capability ${plan.use.cap.id} was revoked meanwhile`);
+      }
       return {
         reply: vnicReply(vnic, attachment),
         fds: attachment.fds,
         sent: () => attachment.handedOver(),
       };
     } catch (error) {
+      endUse(vnic);
       if (!vnic.prepared) await removeVnic(plane, vnic, 'it could not be opened');
       throw error;
     }
@@ -90,12 +139,19 @@ export const open = handler(
 
 export const close = handler(
   'vnic.close',
-  (plane, call, { vnic }) => {
+  (plane, call, { vnic, keep = false }) => {
     const domain = callerOf(call);
-    return { domain, vnic: findVnic(plane, domain, vnic) };
+    return { domain, vnic: findVnic(plane, domain, vnic, 'close'), keep };
   },
-  async (plane, { domain, vnic }) => {
-    if (vnic.domain !== domain) {
+  async (plane, { domain, vnic, keep }) => {
+    if (keep || vnic.user?.domain === domain) {
+      if (vnic.opener !== domain) {
+        const reason = 'it was closed by another domain';
+        vnic.opener.event('vnic.gone', { vnic: vnic.id, reason });
+      }
+      vnic.prepared = true;
+      await detachVnic(plane, vnic);
+    } else if (vnic.domain !== domain) {
       vnic.domain.event('vnic.gone', { vnic: vnic.id, reason: 'it was closed by another domain' });
       await removeVnic(plane, vnic, `closed by domain ${domain.id}`);
     } else if (vnic.prepared) await detachVnic(plane, vnic);

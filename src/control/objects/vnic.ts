@@ -11,6 +11,9 @@ import { formatIpv4 } from '../../base/address.ts';
 import { assert } from '../../base/assert.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { type FlowFilter, formatFilter } from '../../device/filter.ts';
+import { type AddressInterval, IMPLICIT, type VnicAuthority } from '../caps/authority.ts';
+import { endUse, holdsVnic, holdVnic, releaseHold, type VnicHold } from '../caps/vnic-hold.ts';
+import { awaitStop } from '../caps/withdraw.ts';
 import type { Attachment, AttachRequest, NicDevice } from '../devices/device.ts';
 import { LIMITS } from '../limits.ts';
 import type { ControlPlane } from '../plane.ts';
@@ -24,8 +27,19 @@ import { addFilters } from './filter.ts';
 import { addQueue } from './queue.ts';
 import { addRegion } from './region.ts';
 import type { ControlObject } from './table.ts';
+import { keepVnic } from './vnic-keeping.ts';
 
 export type VnicState = 'prepared' | 'opening' | 'open' | 'closing';
+
+const REVOKED = 'revoked';
+
+/** What a domain that is not privileged may have of a device. */
+export interface Admission {
+  /** Whole addresses to choose from, by ascending first. */
+  readonly within: () => readonly AddressInterval[];
+  /** Throws ARK_NOT_PERMITTED unless it may have all of these. */
+  readonly filters: (filters: readonly FlowFilter[]) => void;
+}
 
 /** What decode found out about a VNIC to be. */
 export interface VnicPlan {
@@ -47,7 +61,12 @@ export class Vnic implements ControlObject {
   readonly addressing: Addressing;
   /** Filters that it was made with: a domain may narrow them and widen them again up to these. */
   readonly granted: readonly FlowFilter[];
-  readonly prepared: boolean;
+  /** May be opened again when it was closed. */
+  prepared: boolean;
+  /** Its capabilities, while it exists. */
+  hold: VnicHold | null = null;
+  /** Who has it open by a capability, when that is not its domain. */
+  user: { readonly domain: Domain; readonly forget: () => void } | null = null;
   /** vhost-user socket of a VNIC for a foreign program, or null. */
   path: string | null = null;
   filters: readonly FlowFilter[];
@@ -81,6 +100,11 @@ export class Vnic implements ControlObject {
 
   get owner(): number {
     return this.domain.id;
+  }
+
+  /** The domain that has it open, or would. */
+  get opener(): Domain {
+    return this.user?.domain ?? this.domain;
   }
 
   /** The other end belongs to a program that is not ours. */
@@ -129,6 +153,7 @@ export function planVnic(
   spec: VnicSpec,
   domain: Domain | null,
   earlier: readonly VnicPlan[] = [],
+  admit: Admission | null = null,
 ): VnicPlan {
   if (plane.vnics.size + earlier.length >= LIMITS.vnicsMax) {
     throw new ArrakisError('ARK_LIMIT', `the daemon serves at most ${LIMITS.vnicsMax} VNICs`);
@@ -165,13 +190,26 @@ export function planVnic(
       hint: 'mode= is for interfaces (AF_XDP)',
     });
   }
-  return { name, device, spec, addressing: planAddress(spec, device, claims) };
+  return { name, device, spec, addressing: planAddress(spec, device, claims, admit) };
 }
 
-/** The VNIC `id` when `domain` may see it; throws ARK_NOT_FOUND otherwise, whether or not it exists. */
-export function findVnic(plane: ControlPlane, domain: Domain, id: number): Vnic {
+/**
+ * The VNIC `id` when `domain` has it, uses it, is privileged, or has a capability with `right` for it. Throws
+ * ARK_NOT_FOUND otherwise, whether or not it exists; ARK_NOT_PERMITTED when its capability lacks the right.
+ */
+export function findVnic(
+  plane: ControlPlane,
+  domain: Domain,
+  id: number,
+  right: 'filter' | 'rate' | 'capture' | 'close',
+): Vnic {
   const vnic = plane.vnics.get(id);
-  if (vnic === undefined || (!domain.privileged && vnic.domain !== domain)) {
+  const may = (one: Vnic): boolean =>
+    domain.privileged ||
+    one.domain === domain ||
+    one.user?.domain === domain ||
+    holdsVnic(plane, domain, one, right);
+  if (vnic === undefined || !may(vnic)) {
     throw new ArrakisError('ARK_NOT_FOUND', `there is no VNIC ${id} here`, {
       hint: '`arrakis ls` lists them',
     });
@@ -184,13 +222,15 @@ export function reserveVnic(
   plane: ControlPlane,
   domain: Domain,
   plan: VnicPlan,
-  options: { prepared: boolean },
+  options: { prepared: boolean; authority?: VnicAuthority },
 ): Vnic {
   const vnic = new Vnic(plane.objects.birth(), domain, plan, options.prepared);
+  holdVnic(plane, vnic, options.authority ?? IMPLICIT, () => vnicRevoked(plane, vnic));
   plane.objects.add(vnic);
   plane.vnics.set(vnic.id, vnic);
   plane.devices.hold(vnic.device);
   vnic.filterIds = addFilters(plane.objects, vnic.owner, vnic.id, vnic.filters);
+  keepVnic(plane, vnic);
   return vnic;
 }
 
@@ -216,17 +256,10 @@ export function moveVnic(plane: ControlPlane, vnic: Vnic, device: NicDevice): vo
   plane.devices.release(before);
 }
 
-/** Invoke: have the device serve the VNIC, to us or, with `path`, to a foreign program. */
-export async function attachVnic(
-  plane: ControlPlane,
-  vnic: Vnic,
-  path: string | null,
-): Promise<Attachment> {
-  assert(vnic.state === 'prepared', 'a VNIC is attached once');
-  vnic.state = 'opening';
-  vnic.path = path;
+/** What a device is asked for to serve the VNIC. */
+export function requestOf(vnic: Vnic): AttachRequest {
   const frameCount = vnic.spec.frames ?? LIMITS.framesDefault;
-  const request: AttachRequest = {
+  return {
     vnic: vnic.id,
     address: vnic.addressing.address,
     filters: vnic.filters,
@@ -237,6 +270,18 @@ export async function attachVnic(
     // Frames in both rings, and as many again for the application to hold.
     ringSize: Math.min(LIMITS.ringSizeDefault, frameCount / 4),
   };
+}
+
+/** Invoke: have the device serve the VNIC, to us or, with `path`, to a foreign program. */
+export async function attachVnic(
+  plane: ControlPlane,
+  vnic: Vnic,
+  path: string | null,
+): Promise<Attachment> {
+  assert(vnic.state === 'prepared', 'a VNIC is attached once');
+  vnic.state = 'opening';
+  vnic.path = path;
+  const request = requestOf(vnic);
   let attachment: Attachment;
   try {
     attachment = await (path === null
@@ -250,6 +295,19 @@ export async function attachVnic(
     await attachment.detach();
     throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} was closed while it was opened`);
   }
+  vnic.opened++;
+  attached(plane, vnic, request, attachment);
+  keepVnic(plane, vnic);
+  return attachment;
+}
+
+/** Invoke: the device serves the VNIC. */
+export function attached(
+  plane: ControlPlane,
+  vnic: Vnic,
+  request: AttachRequest,
+  attachment: Attachment,
+): void {
   const { id, owner } = vnic;
   const { driver, regionBytes } = attachment;
   vnic.parts = [
@@ -259,8 +317,6 @@ export async function attachVnic(
   ];
   vnic.attachment = attachment;
   vnic.state = 'open';
-  vnic.opened++;
-  return attachment;
 }
 
 /** The device lets go of the VNIC; resolves when it has. The VNIC may then be opened again. */
@@ -270,8 +326,11 @@ export function detachVnic(plane: ControlPlane, vnic: Vnic): Promise<void> {
   vnic.attachment = null;
   vnic.state = 'closing';
   plane.captures.endOn(vnic);
+  endUse(vnic);
   for (const id of vnic.parts) plane.objects.remove(id);
   vnic.parts = [];
+  // Before the device lets go: what is half gone is not to be taken over.
+  keepVnic(plane, vnic);
   vnic.released = attachment
     .detach()
     .catch((error: Error) =>
@@ -287,8 +346,12 @@ export function detachVnic(plane: ControlPlane, vnic: Vnic): Promise<void> {
 export async function removeVnic(plane: ControlPlane, vnic: Vnic, reason: string): Promise<void> {
   const first = !vnic.removed;
   vnic.removed = true;
+  if (vnic.user !== null) tellGone(vnic, reason);
+  endUse(vnic);
+  releaseHold(plane, vnic, vnic.owner);
   await detachVnic(plane, vnic);
   if (!first) return;
+  plane.keeping.delete('vnic', vnic.id);
   for (const id of vnic.filterIds) plane.objects.remove(id);
   plane.objects.remove(vnic.id);
   plane.vnics.delete(vnic.id);
@@ -301,9 +364,36 @@ export function vnicGone(plane: ControlPlane, id: number, reason: string): void 
   const vnic = plane.vnics.get(id);
   if (vnic === undefined || vnic.attachment === null) return;
   plane.log('warn', 'vnic gone', { vnic: id, name: vnic.name, reason });
-  vnic.domain.event('vnic.gone', { vnic: id, reason });
+  tellGone(vnic, reason);
   if (vnic.prepared) void detachVnic(plane, vnic);
   else void removeVnic(plane, vnic, reason);
+}
+
+const tellGone = (vnic: Vnic, reason: string): void =>
+  vnic.opener.event('vnic.gone', { vnic: vnic.id, reason });
+
+/** A capability that the VNIC exists by is gone: so is the VNIC. */
+export function vnicRevoked(plane: ControlPlane, vnic: Vnic): void {
+  if (vnic.removed) return;
+  tellGone(vnic, REVOKED);
+  endUse(vnic);
+  releaseHold(plane, vnic, null);
+  awaitStop(plane, removeVnic(plane, vnic, REVOKED));
+}
+
+/** The capability by which another domain has the VNIC open is gone: it is closed, and stays for its owner. */
+export function useRevoked(plane: ControlPlane, vnic: Vnic): void {
+  if (vnic.attachment === null) return;
+  tellGone(vnic, REVOKED);
+  awaitStop(plane, detachVnic(plane, vnic));
+}
+
+/** The device serves the VNIC anew: its application gets the socket and goes on. */
+export function vnicReattached(plane: ControlPlane, id: number, socket: number): void {
+  const vnic = plane.vnics.get(id);
+  if (vnic === undefined || vnic.attachment === null) return;
+  plane.log('info', 'vnic reattached', { vnic: id, name: vnic.name });
+  vnic.opener.event('vnic.reattach', { vnic: id }, [socket]);
 }
 
 /** What the domain is told of a VNIC that it opened. */

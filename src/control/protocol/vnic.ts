@@ -16,12 +16,21 @@ import {
 export const VNIC_OPERATIONS = {
   'vnic.open': {
     doc:
-      'Open a prepared VNIC by name (default: the first that is not open), or, privileged, a new one by spec. ' +
-      'A prepared one that was closed or went away may be opened again.',
+      'Open a prepared VNIC by name (default: the first that is not open); a new one by spec, as far as the ' +
+      "caller's capabilities go; or the one of another domain, by a capability. A prepared one that was closed or " +
+      'went away may be opened again.',
     caller: 'domain',
     args: z
-      .strictObject({ name: nameSchema.optional(), spec: vnicSpecSchema.optional() })
-      .refine((a) => a.name === undefined || a.spec === undefined, 'give a name or a spec'),
+      .strictObject({
+        name: nameSchema.optional(),
+        spec: vnicSpecSchema.optional(),
+        cap: objectId.optional().describe('capability for a VNIC with the right `open`'),
+      })
+      .refine(
+        ({ name, spec, cap }) =>
+          [name, spec, cap].filter((given) => given !== undefined).length <= 1,
+        'give a name, a spec or a capability',
+      ),
     reply: vnicSchema,
     requestFds: [],
     replyFds: ['region', 'socket'],
@@ -39,7 +48,13 @@ export const VNIC_OPERATIONS = {
   'vnic.close': {
     doc: 'Close a VNIC. The device stops serving it before the reply.',
     caller: 'domain',
-    args: z.strictObject(vnicArg),
+    args: z.strictObject({
+      ...vnicArg,
+      keep: z
+        .boolean()
+        .optional()
+        .describe('it may be opened again, and nobody else gets its filters'),
+    }),
     reply: z.object({}),
     requestFds: [],
     replyFds: [],
@@ -65,7 +80,7 @@ export const VNIC_OPERATIONS = {
     errors: ['ARK_NOT_PERMITTED', 'ARK_IN_USE', 'ARK_BAD_ARGUMENT', 'ARK_LIMIT', 'ARK_DEVICE'],
   },
   'filter.set': {
-    doc: 'Replace the filters of a VNIC. A domain may only narrow what it was given.',
+    doc: 'Replace the filters of a VNIC: within what it was given, or what capabilities of the caller cover.',
     caller: 'domain',
     args: z.strictObject({ ...vnicArg, filters: filtersSchema }),
     reply: z.object({}),
@@ -80,5 +95,12 @@ export const VNIC_EVENTS = {
     doc: 'A VNIC of this domain stopped for good: its device died, its interface vanished, it was closed by root.',
     fields: z.object({ ...vnicArg, reason: z.string() }),
     fds: [],
+  },
+  'vnic.reattach': {
+    doc:
+      'The device of a VNIC was restarted and serves it behind a new socket: start the rings anew on the same region ' +
+      'and go on. Frames that were with the device are lost.',
+    fields: z.object(vnicArg),
+    fds: ['socket'],
   },
 } as const satisfies EventTable;

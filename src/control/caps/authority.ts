@@ -1,0 +1,166 @@
+/**
+ * What a domain that is not privileged may do by its capabilities: open a VNIC, and widen its filters. All of it
+ * decides and changes nothing; a refusal names what is missing and how to get it.
+ */
+import type { Ipv4 } from '../../base/address.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import { type FlowFilter, formatFilter } from '../../device/filter.ts';
+import type { Domain } from '../objects/domain.ts';
+import type { ControlPlane } from '../plane.ts';
+import type { VnicSpec } from '../vnic-spec.ts';
+import { type AddressRange, type Range, type RateRange, rangeCovers } from './range.ts';
+import { type CapKind, RIGHTS, rightNames } from './rights.ts';
+import type { Capability } from './space.ts';
+
+/** The capabilities by which a VNIC exists: it goes with any of them. */
+export interface VnicAuthority {
+  /** What its own capability is derived from; null: from nothing but the control plane. */
+  readonly device: Capability | null;
+  readonly needs: readonly Capability[];
+  /** The most that it may send and receive; null: no bound. */
+  readonly rate: Range;
+}
+
+/** Addresses first..last. */
+export interface AddressInterval {
+  readonly first: Ipv4;
+  readonly last: Ipv4;
+}
+
+/** Whoever is privileged needs no capability. */
+export const IMPLICIT: VnicAuthority = { device: null, needs: [], rate: null };
+
+const ANY_OBJECT = '*';
+const HOW_TO_GET =
+  "the daemon's policy file gives capabilities to users and programs; or have root start the program: " +
+  '`sudo arrakis run --vnic SPEC -- ...`';
+
+/** Capabilities of `domain` that are for `object` and have all of `rights`. */
+function* usable(
+  plane: ControlPlane,
+  domain: Domain,
+  kind: CapKind,
+  object: string,
+  rights: number,
+): Generator<Capability> {
+  for (const cap of plane.caps.of(domain.id)) {
+    const fits = cap.object === object || cap.object === ANY_OBJECT;
+    if (cap.kind === kind && fits && (cap.rights & rights) === rights) yield cap;
+  }
+}
+
+function missing(domain: Domain, what: string): ArrakisError {
+  return new ArrakisError('ARK_NOT_PERMITTED', `domain ${domain.name} has no capability ${what}`, {
+    hint: HOW_TO_GET,
+  });
+}
+
+/** Comes first: a domain without it does not even learn whether there is such a device. */
+export function requireDevice(plane: ControlPlane, domain: Domain, spec: VnicSpec): Capability {
+  const rights = RIGHTS.device.open | (spec.mode === 'direct' ? RIGHTS.device.direct : 0);
+  for (const cap of usable(plane, domain, 'device', spec.device, rights)) return cap;
+  const names = rightNames('device', rights).join(' and ');
+  throw missing(domain, `for device ${spec.device} with the right ${names}`);
+}
+
+const asRange = ({ address, protocol, portFirst, portLast }: FlowFilter): AddressRange => ({
+  protocol,
+  first: address,
+  last: address,
+  // Where ports do not apply a range has all of them.
+  portFirst: protocol === 'udp' || protocol === 'tcp' ? portFirst : 0,
+  portLast: protocol === 'udp' || protocol === 'tcp' ? portLast : 65535,
+});
+
+/** A capability of `domain` for everything that matches `filter` on `device`, or null. */
+export function coveringAddresses(
+  plane: ControlPlane,
+  domain: Domain,
+  device: string,
+  filter: FlowFilter,
+): Capability | null {
+  const range = asRange(filter);
+  for (const cap of usable(plane, domain, 'addresses', device, RIGHTS.addresses.use)) {
+    if (rangeCovers('addresses', cap.range, range)) return cap;
+  }
+  return null;
+}
+
+/** One capability for each of `filters`; ARK_NOT_PERMITTED names the first that none covers. */
+export function requireAddresses(
+  plane: ControlPlane,
+  domain: Domain,
+  device: string,
+  filters: readonly FlowFilter[],
+): Capability[] {
+  return filters.map((filter) => {
+    const cap = coveringAddresses(plane, domain, device, filter);
+    if (cap === null) throw missing(domain, `for ${formatFilter(filter)} on ${device}`);
+    return cap;
+  });
+}
+
+/** Whole addresses on `device` that `domain` may have, for the daemon to choose from. */
+export function wholeAddresses(
+  plane: ControlPlane,
+  domain: Domain,
+  device: string,
+): AddressInterval[] {
+  const intervals: AddressInterval[] = [];
+  for (const { range } of usable(plane, domain, 'addresses', device, RIGHTS.addresses.use)) {
+    if (range === null) intervals.push({ first: 0, last: 0xffffffff });
+    else if ('protocol' in range && range.protocol === 'any') intervals.push(range);
+  }
+  if (intervals.length === 0) throw missing(domain, `for a whole address on ${device}`);
+  return intervals.sort((a, b) => a.first - b.first);
+}
+
+/** A capability for a rate on `device` that covers `asked`; what is left open in `asked` is as much as it allows. */
+export function requireRate(
+  plane: ControlPlane,
+  domain: Domain,
+  device: string,
+  asked: Partial<RateRange>,
+): Capability {
+  let any = false;
+  for (const cap of usable(plane, domain, 'rate', device, RIGHTS.rate.use)) {
+    any = true;
+    const most = cap.range as RateRange | null;
+    const rate = {
+      bitsPerSecond: asked.bitsPerSecond ?? most?.bitsPerSecond ?? null,
+      packetsPerSecond: asked.packetsPerSecond ?? most?.packetsPerSecond ?? null,
+      weight: asked.weight ?? most?.weight ?? null,
+    };
+    if (rangeCovers('rate', most, rate)) return cap;
+  }
+  throw missing(domain, any ? `for such a rate on ${device}` : `for a rate on ${device}`);
+}
+
+/** Decode: everything that a VNIC with these filters depends on. `device` is from `requireDevice`. */
+export function authorizeVnic(
+  plane: ControlPlane,
+  domain: Domain,
+  device: Capability,
+  name: string,
+  filters: readonly FlowFilter[],
+): VnicAuthority {
+  const rate = requireRate(plane, domain, name, {});
+  const needs = new Set([...requireAddresses(plane, domain, name, filters), rate]);
+  return { device, needs: [...needs], rate: rate.range };
+}
+
+/** The first address of `intervals` from `first` to `last` that is not `taken`; null when there is none. */
+export function firstFree(
+  intervals: readonly AddressInterval[],
+  first: Ipv4,
+  last: Ipv4,
+  taken: ReadonlySet<Ipv4>,
+): Ipv4 | null {
+  let at = first;
+  for (const interval of intervals) {
+    // Sorted by their first: what an earlier one has covered is not tried again.
+    at = Math.max(at, interval.first);
+    for (; at <= Math.min(interval.last, last); at++) if (!taken.has(at)) return at;
+  }
+  return null;
+}

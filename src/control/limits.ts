@@ -42,6 +42,30 @@ export const LIMITS = {
   revokeGraceMsMax: 5_000,
   nameLengthMax: 32,
   pathLengthMax: 100,
+  /** The tree of names: bytes of one part and of a path, parts of a path, entries. */
+  namePartBytesMax: 64,
+  namePathBytesMax: 512,
+  nameDepthMax: 16,
+  namesPerDomainMax: 256,
+  namesPerDirectoryMax: 4096,
+  namesMax: 16_384,
+  watchesPerDomainMax: 32,
+  /** Changes of one watch that are told one by one; of more only that there were. */
+  changesPerEventMax: 64,
+  /** How long a domain that serves a directory may take for an answer, and how many it may owe. */
+  nameAnswerMsMax: 2_000,
+  nameQuestionsMax: 64,
+  /** Shared regions: how many a domain may have, and the bytes of its own and of everybody's. */
+  regionsPerDomainMax: 64,
+  regionBytesPerDomainMax: 256 * 1024 * 1024,
+  regionBytesMax: 4 * 1024 * 1024 * 1024,
+  /** Endpoints of a domain, its connections to those of others, and those to one endpoint. */
+  endpointsPerDomainMax: 32,
+  connectionsPerDomainMax: 64,
+  connectionsPerEndpointMax: 256,
+  /** Connections that a listener was told of and has not accepted. */
+  backlogDefault: 16,
+  backlogMax: 32,
   /** Geometry of a VNIC. Powers of two. */
   framesMin: 256,
   framesMax: 65536,

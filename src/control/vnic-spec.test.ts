@@ -32,6 +32,10 @@ test('text and object are two forms of the same', () => {
         frames: 4096,
       },
     ],
+    [
+      'soft0,rate=100M,pps=50k,weight=3',
+      { device: 'soft0', bitsPerSecond: 1e8, packetsPerSecond: 50_000, weight: 3 },
+    ],
   ];
   for (const [text, spec] of cases) {
     assert.deepEqual(parseVnicSpec(text), spec);
@@ -55,6 +59,15 @@ test('what is wrong is refused with the form as hint', () => {
     'eth1,mode=fast',
     'eth1,queue=-1',
     'eth1,queue=',
+    'soft0,rate=0',
+    'soft0,rate=-1M',
+    'soft0,rate=NaN',
+    'soft0,rate=999',
+    'soft0,rate=2000G',
+    'soft0,pps=0',
+    'soft0,pps=0.5',
+    'soft0,weight=0',
+    'soft0,weight=101',
     'soft0,frames=1000',
     'soft0,frames=128',
     'soft0,frames=131072',

@@ -2,6 +2,7 @@
  * What a VNIC is to be, in the form that people type and in the form that the protocol carries.
  *
  *   DEVICE[,ip=10.0.0.2/24][,gw=10.0.0.1][,port=udp:7]...[,mode=direct|switched][,queue=N][,name=x][,frames=N]
+ *          [,rate=100M][,pps=50k][,weight=3]
  *
  * `soft0,ip=10.77.0.2/24`, `eth1,mode=switched,port=udp:7,port=tcp:80-90`.
  * `parseVnicSpec` and `formatVnicSpec` are inverses; `vnicSpecSchema` is the gate for specs from another process.
@@ -9,6 +10,13 @@
 import { z } from 'zod';
 import { formatIpv4, parseCidr, parseIpv4 } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
+import {
+  bitsPerSecondSchema,
+  formatRate,
+  packetsPerSecondSchema,
+  parseRate,
+  weightSchema,
+} from '../device/rate.ts';
 import { LIMITS } from './limits.ts';
 
 const uint32 = z.int().min(0).max(0xffffffff);
@@ -44,6 +52,11 @@ export const vnicSpecSchema = z.strictObject({
     .refine((n) => (n & (n - 1)) === 0, 'a power of two')
     .optional()
     .describe('packet buffers, a power of two'),
+  bitsPerSecond: bitsPerSecondSchema
+    .optional()
+    .describe('limit in each direction; default: none, or what its domain may have'),
+  packetsPerSecond: packetsPerSecondSchema.optional().describe('the same in packets'),
+  weight: weightSchema.optional().describe('share of what senders contend for; default: 1'),
 });
 
 export type VnicSpec = z.infer<typeof vnicSpecSchema>;
@@ -51,7 +64,7 @@ export type PortRange = z.infer<typeof portRangeSchema>;
 
 /** The text form, for hints and help. */
 export const VNIC_SPEC_FORM =
-  'DEVICE[,ip=10.0.0.2/24][,gw=IP][,port=udp:7][,mode=direct|switched][,queue=N][,name=x][,frames=N]';
+  'DEVICE[,ip=10.0.0.2/24][,gw=IP][,port=udp:7][,mode=direct|switched][,queue=N][,name=x][,frames=N][,rate=100M][,pps=50k][,weight=N]';
 
 function bad(text: string, what: string): ArrakisError {
   return new ArrakisError('ARK_BAD_ARGUMENT', `VNIC spec "${text}": ${what}`, {
@@ -62,6 +75,14 @@ function bad(text: string, what: string): ArrakisError {
 function parseNumber(text: string, spec: string, what: string): number {
   if (!/^\d{1,9}$/.test(text)) throw bad(spec, `${what} "${text}" is not a number`);
   return Number(text);
+}
+
+function parseLimit(text: string, spec: string, what: string): number {
+  try {
+    return parseRate(text, what);
+  } catch (error) {
+    throw bad(spec, (error as Error).message);
+  }
 }
 
 function parsePorts(text: string, spec: string): PortRange {
@@ -92,6 +113,9 @@ export function parseVnicSpec(text: string): VnicSpec {
     else if (key === 'mode') spec.mode = value as 'direct' | 'switched';
     else if (key === 'queue') spec.queue = parseNumber(value, text, 'queue');
     else if (key === 'frames') spec.frames = parseNumber(value, text, 'frames');
+    else if (key === 'rate') spec.bitsPerSecond = parseLimit(value, text, 'rate');
+    else if (key === 'pps') spec.packetsPerSecond = parseLimit(value, text, 'pps');
+    else if (key === 'weight') spec.weight = parseNumber(value, text, 'weight');
     else if (key === 'name') spec.name = value;
     else throw bad(text, `"${part}" is not known`);
   }
@@ -117,5 +141,8 @@ export function formatVnicSpec(spec: VnicSpec): string {
   if (spec.queue !== undefined) text += `,queue=${spec.queue}`;
   if (spec.name !== undefined) text += `,name=${spec.name}`;
   if (spec.frames !== undefined) text += `,frames=${spec.frames}`;
+  if (spec.bitsPerSecond !== undefined) text += `,rate=${formatRate(spec.bitsPerSecond)}`;
+  if (spec.packetsPerSecond !== undefined) text += `,pps=${formatRate(spec.packetsPerSecond)}`;
+  if (spec.weight !== undefined) text += `,weight=${spec.weight}`;
   return text;
 }

@@ -30,7 +30,15 @@ export const R10 = 10;
 export type Width = 1 | 2 | 4 | 8;
 const WIDTH_BITS = { 1: 0x10, 2: 0x08, 4: 0x00, 8: 0x18 } as const;
 
-const ALU64 = { add: 0x07, sub: 0x17, and: 0x57, lsh: 0x67, mov: 0xb7 } as const;
+const ALU64 = {
+  add: 0x07,
+  sub: 0x17,
+  mul: 0x27,
+  and: 0x57,
+  lsh: 0x67,
+  rsh: 0x77,
+  mov: 0xb7,
+} as const;
 const ALU32 = { mul: 0x24, xor: 0xa4, rsh: 0x74, mov: 0xb4 } as const;
 const JUMP = { jeq: 0x15, jgt: 0x25, jne: 0x55, jlt: 0xa5 } as const;
 const SIGN = {
@@ -52,6 +60,9 @@ const JUMP32 = { jgt: 0x26, jne: 0x56, jlt: 0xa6 } as const;
 const LDX = 0x61;
 const STX = 0x63;
 const ST = 0x62;
+/** BPF_STX with mode ATOMIC, 64 bits; which operation is in the immediate (RFC 9669, section 5.3). */
+const ATOMIC64 = 0xdb;
+const ATOMIC = { add: 0x00, cmpxchg: 0xf1 } as const;
 const BYTESWAP_BE = 0xdc;
 const JA = 0x05;
 const CALL = 0x85;
@@ -61,7 +72,7 @@ const PSEUDO_MAP_FD = 1;
 const OFFSET_MAX = 0x7fff;
 
 /** Helper functions by name (enum bpf_func_id). */
-export const HELPER = { map_lookup_elem: 1, redirect_map: 51 } as const;
+export const HELPER = { map_lookup_elem: 1, ktime_get_ns: 5, redirect_map: 51 } as const;
 
 interface Instruction {
   readonly opcode: number;
@@ -125,6 +136,8 @@ export class Assembler {
   sub = (dst: Register, src: Register): this => this.#alu('sub', dst, src);
   andImm = (dst: Register, imm: number): this => this.#aluImm('and', dst, imm);
   lshImm = (dst: Register, imm: number): this => this.#aluImm('lsh', dst, imm);
+  rshImm = (dst: Register, imm: number): this => this.#aluImm('rsh', dst, imm);
+  mul = (dst: Register, src: Register): this => this.#alu('mul', dst, src);
 
   #alu32(name: keyof typeof ALU32, dst: Register, src: Register): this {
     return this.#emit(`w${dst} ${SIGN[name]} w${src}`, ALU32[name] | FROM_REGISTER, { dst, src });
@@ -162,6 +175,18 @@ export class Assembler {
   stImm(width: Width, dst: Register, offset: number, imm: number): this {
     const text = `${memory(width, dst, offset)} = ${imm}`;
     return this.#emit(text, ST | WIDTH_BITS[width], { dst, offset, imm });
+  }
+
+  /** Atomically: *(u64 *)(dst + offset) += src */
+  atomicAdd(dst: Register, offset: number, src: Register): this {
+    const text = `lock ${memory(8, dst, offset)} += r${src}`;
+    return this.#emit(text, ATOMIC64, { dst, src, offset, imm: ATOMIC.add });
+  }
+
+  /** Atomically: if *(u64 *)(dst + offset) is r0 it becomes src. r0 = what was there. */
+  atomicCmpxchg(dst: Register, offset: number, src: Register): this {
+    const text = `r0 = cmpxchg(${memory(8, dst, offset)}, r0, r${src})`;
+    return this.#emit(text, ATOMIC64, { dst, src, offset, imm: ATOMIC.cmpxchg });
   }
 
   #jump(name: keyof typeof JUMP, dst: Register, src: Register, label: string): this {
@@ -221,9 +246,13 @@ export class Assembler {
     if (target <= at) throw misuse(`jump back to ${instruction.label}`);
     if (target >= this.#code.length) throw misuse(`label ${instruction.label} is past the end`);
     if (target - at > OFFSET_MAX) {
-      throw new ArrakisError('ARK_LIMIT', `an eBPF program with a jump over ${target - at} places`, {
-        hint: 'simpler filters make a smaller program',
-      });
+      throw new ArrakisError(
+        'ARK_LIMIT',
+        `an eBPF program with a jump over ${target - at} places`,
+        {
+          hint: 'simpler filters make a smaller program',
+        },
+      );
     }
     return target - at - 1;
   }

@@ -21,12 +21,13 @@ const MAP_CREATE = 0;
 const MAP_LOOKUP_ELEM = 1;
 const MAP_UPDATE_ELEM = 2;
 const MAP_DELETE_ELEM = 3;
+const MAP_GET_NEXT_KEY = 4;
 const PROG_LOAD = 5;
-const PROG_TEST_RUN = 10;
 const PROG_TEST_RUN = 10;
 const PROG_GET_FD_BY_ID = 13;
 const OBJ_GET_INFO_BY_FD = 15;
 const LINK_CREATE = 28;
+const LINK_DETACH = 34;
 const LINK_UPDATE = 29;
 
 const BPF_NOEXIST = 1;
@@ -126,6 +127,22 @@ function absent(result: number, command: string, fd: number, key: Buffer): boole
   if (errnoName() === 'ENOENT') return false;
   check(result, 'bpf', command, fd, key.toString('hex'));
   return false;
+}
+
+/** Every key of a hash map that nobody else changes meanwhile. */
+export function mapKeys(fd: number, keyBytes: number): Buffer[] {
+  const keys: Buffer[] = [];
+  const attr = Buffer.alloc(ATTR_SIZE);
+  attr.writeUInt32LE(fd, 0);
+  for (;;) {
+    const next = Buffer.alloc(keyBytes);
+    const last = keys.at(-1);
+    if (last !== undefined) writePointer(attr, 8, last);
+    writePointer(attr, 16, next);
+    const result = bpf(MAP_GET_NEXT_KEY, attr, last, next);
+    if (!absent(result, 'MAP_GET_NEXT_KEY', fd, last ?? next)) return keys;
+    keys.push(next);
+  }
 }
 
 /** A map index or uint32 as a key or value in the machine's byte order. */
@@ -237,15 +254,13 @@ export function updateLink(link: number, program: number): void {
   check(bpf(LINK_UPDATE, attr), 'bpf', 'LINK_UPDATE', link);
 }
 
-/** What an XDP program returns for the frame `data`, of at least 14 bytes, without a packet moving. For tests. */
-export function runXdpProgram(program: number, data: Uint8Array): number {
+/** Detach the program of a link, for every copy of the descriptor. The interface may have gone already. */
+export function detachLink(link: number): void {
   const attr = Buffer.alloc(ATTR_SIZE);
-  attr.writeUInt32LE(program, 0);
-  attr.writeUInt32LE(data.length, 8);
-  writePointer(attr, 16, data);
-  attr.writeUInt32LE(1, 32);
-  check(bpf(PROG_TEST_RUN, attr, data), 'bpf', 'PROG_TEST_RUN', program);
-  return attr.readUInt32LE(4);
+  attr.writeUInt32LE(link, 0);
+  const result = bpf(LINK_DETACH, attr);
+  if (result < 0 && errnoName() === 'ENOLINK') return;
+  check(result, 'bpf', 'LINK_DETACH', link);
 }
 
 /** Name of a loaded program, '' when it has none or is gone. */

@@ -14,6 +14,7 @@ import {
   closeLater,
   duplicateFd,
   setNonBlocking,
+  shutdownSocket,
 } from '../ffi/fd.ts';
 import {
   type Credentials,
@@ -113,8 +114,11 @@ export class MessageChannel {
     this.#watch = null;
     if (this.#retry !== null) clearInterval(this.#retry);
     for (const { fds } of this.#waiting.splice(0)) this.#drop(fds);
-    if (this.#foreign) closeLater(this.fd);
-    else closeFd(this.fd);
+    if (this.#foreign) {
+      // The keeper has a copy: the peer is to see the end now.
+      shutdownSocket(this.fd);
+      closeLater(this.fd);
+    } else closeFd(this.fd);
     setImmediate(() => this.#events.onClose(reason));
   }
 

@@ -1,13 +1,16 @@
 /**
  * arrakisd: the run directory, the listening socket, the connections, and the control plane behind them.
- * It touches no packet; when it ends the device processes end with it, and everything a client held is reclaimed.
+ * It touches no packet. When it ends in order the device processes end with it, and everything a client held is
+ * reclaimed; when it is killed the next one goes on with all of that (keeping.ts, adopt.ts).
  */
 import { VERSION } from '../base/version.ts';
-import { closeFd, closeLater } from '../ffi/fd.ts';
+import { closeFd, closeLater, shutdownSocket } from '../ffi/fd.ts';
 import { acceptUnix, type Credentials, passRights, peerCredentials } from '../ffi/unix.ts';
 import { FdWatch } from '../ffi/watch.ts';
+import { adoptAll, announceResumed, firstId } from './adopt.ts';
 import { Connection } from './connection.ts';
 import type { DeviceEvents, NicDevice, OpenInterface } from './devices/device.ts';
+import type { Safekeeping } from './keeping.ts';
 import { LIMITS } from './limits.ts';
 import type { Log } from './log.ts';
 import { closeDomain, type Domain } from './objects/domain.ts';
@@ -19,6 +22,8 @@ const ACCEPTS_PER_TURN_MAX = 16;
 export interface DaemonOptions {
   /** Claimed; the daemon releases it at its end. */
   readonly directory: RunDirectory;
+  /** What the daemon before had, and where this one keeps what it has. Closed at the daemon's end. */
+  readonly keeping: Safekeeping;
   readonly log: Log;
   readonly openInterface: OpenInterface;
   /** Devices that are there from the start, made with the daemon's event sink. */
@@ -32,6 +37,7 @@ export interface DaemonOptions {
 export class Daemon {
   readonly plane: ControlPlane;
   readonly #directory: RunDirectory;
+  readonly #keeping: Safekeeping;
   readonly #listenFd: number;
   readonly #watch: FdWatch;
   readonly #connections = new Set<Connection>();
@@ -41,7 +47,9 @@ export class Daemon {
   #stopping = false;
 
   constructor(options: DaemonOptions) {
+    const { keeping } = options;
     this.#directory = options.directory;
+    this.#keeping = keeping;
     this.#ended = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -51,6 +59,8 @@ export class Daemon {
       log: options.log,
       openInterface: options.openInterface,
       clock: Date.now,
+      keeping,
+      firstId: firstId(keeping),
       nicUid: options.nicUid,
       host: {
         adoptChannel: (fd, domain) => this.#serve(fd, peerCredentials(fd), domain),
@@ -59,8 +69,14 @@ export class Daemon {
     });
     const { devices } = this.plane;
     for (const make of options.devices) devices.add(make(this.plane.deviceEvents));
+    adoptAll(this.plane, keeping);
     for (const name of options.interfaces) devices.require(name, true);
-    this.#listenFd = options.directory.listen();
+    this.#listenFd = keeping.claim('socket', 'control', 1)?.fds[0] ?? options.directory.listen();
+    keeping.put('socket', 'control', {}, [this.#listenFd]);
+    devices.settle();
+    const givenUp = keeping.settle();
+    if (givenUp.length > 0) options.log('warn', 'not taken over', { objects: givenUp });
+    announceResumed(this.plane);
     this.#watch = new FdWatch(this.#listenFd, () => this.#accept());
   }
 
@@ -75,12 +91,14 @@ export class Daemon {
     this.#stopping = true;
     this.plane.log('info', 'stopping', { reason });
     this.#watch.close();
+    shutdownSocket(this.#listenFd);
     closeFd(this.#listenFd);
     const domains = [...this.plane.domains.values(), this.plane.self];
     for (const domain of domains) domain.event('shutdown', {});
     for (const connection of this.#connections) connection.close('the daemon stops');
     await Promise.all(domains.map((domain) => closeDomain(this.plane, domain)));
     await this.plane.devices.closeAll();
+    this.#keeping.close();
     this.#directory.release();
     this.plane.log('info', 'stopped');
     this.#end();

@@ -10,7 +10,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { isErrno } from '../base/errors.ts';
-import { closeFd } from '../ffi/fd.ts';
+import { closeFd, isOpen, POLLIN, pollOne } from '../ffi/fd.ts';
 import {
   connectUnix,
   listenUnix,
@@ -96,6 +96,8 @@ export class KeeperClient {
   close(): void {
     if (this.#closed) return;
     this.#send({ op: 'end' });
+    // Whoever starts next must not find what it held in use.
+    if (this.#fd >= 0) pollOne(this.#fd, POLLIN, LIMITS.keeperAnswerMsMax);
     this.#closed = true;
     if (this.#restart !== null) clearTimeout(this.#restart);
     this.#disconnect();
@@ -162,7 +164,10 @@ export class KeeperClient {
     }
     log('info', 'keeper started', { pid: child.pid, keepMs });
     this.#serve();
-    for (const [label, fds] of this.#deposits) this.#send({ op: 'put', label }, fds);
+    for (const [label, fds] of this.#deposits) {
+      // A connection that has just ended is deleted in the next turn.
+      if (fds.every(isOpen)) this.#send({ op: 'put', label }, fds);
+    }
   }
 
   /** It says nothing unasked: what can be read is its end. */

@@ -42,6 +42,8 @@ export interface KeepingOptions {
 const labelOf = (kind: string, id: JournalId): string => `${kind}:${id}`;
 
 export class Safekeeping implements Keeping {
+  /** There was a daemon before that did not end in order. */
+  readonly isInherited: boolean;
   readonly #journal: Journal;
   readonly #keeper: KeeperClient;
   readonly #records = new Map<string, JournalRecord>();
@@ -51,6 +53,7 @@ export class Safekeeping implements Keeping {
 
   private constructor(options: KeepingOptions, records: readonly JournalRecord[]) {
     const { dir, log } = options;
+    this.isInherited = records.length > 0;
     this.#journal = new Journal(journalPath(dir), records, log);
     this.#keeper = new KeeperClient(options);
     this.#fds = this.#keeper.open();

@@ -1,12 +1,14 @@
 /**
- * What a daemon that was killed may have left: files in its run directory, veth pairs, a device process.
- * The next daemon in the same directory clears the files and links by itself; `arrakis doctor` shows and removes all.
+ * What a daemon that was killed may have left: files in its run directory, veth pairs, a device process, the keeper.
+ * The next daemon in the same directory goes on with what it can and clears the rest; `arrakis doctor` shows and
+ * removes all.
  */
 import fs from 'node:fs';
 import { findStaleLinks, removeStaleLinks } from '../drivers/af-xdp/attach.ts';
 import { OWNER_VARIABLE } from './devices/device-process.ts';
+import { KEEPER_VARIABLE } from './keeper.ts';
 import { LIMITS } from './limits.ts';
-import { pidPath, portsPath, socketPath } from './paths.ts';
+import { journalPath, keeperPath, pidPath, portsPath, socketPath } from './paths.ts';
 import { isClaimed, RunDirectory } from './run-directory.ts';
 
 const KILL_POLL_MS = 10;
@@ -30,6 +32,8 @@ export function findLeftovers(dir: string): Leftover[] {
     [socketPath(dir), 'control socket that nobody serves'],
     [pidPath(dir), 'pid file that nobody holds'],
     [portsPath(dir), 'vhost-user sockets'],
+    [journalPath(dir), 'journal of a daemon that was killed'],
+    [keeperPath(dir), 'socket of its keeper'],
   ] as const) {
     if (fs.lstatSync(file, { throwIfNoEntry: false }) !== undefined) {
       found.push({ kind: 'file', name: file, description: `${what}: ${file}` });
@@ -38,12 +42,14 @@ export function findLeftovers(dir: string): Leftover[] {
   for (const link of findStaleLinks(linkAlias(dir))) {
     found.push({ kind: 'link', name: link.name, description: `veth pair: ${link.name}` });
   }
-  for (const pid of orphans(dir)) {
-    found.push({
-      kind: 'process',
-      name: String(pid),
-      description: `software NIC without a daemon: pid ${pid}`,
-    });
+  for (const [variable, what] of [
+    [OWNER_VARIABLE, 'software NIC without a daemon'],
+    [KEEPER_VARIABLE, 'keeper of what the daemon had, for the next one'],
+  ] as const) {
+    for (const pid of processesOf(dir, variable)) {
+      const description = `${what}: pid ${pid}`;
+      found.push({ kind: 'process', name: String(pid), description });
+    }
   }
   return found;
 }
@@ -57,7 +63,7 @@ export function removeLeftovers(dir: string): Leftover[] {
   if (found.length === 0) return found;
   const directory = RunDirectory.claim(dir);
   try {
-    killOrphans(dir);
+    endOrphans(dir, true);
     if (found.some(({ kind }) => kind === 'link')) removeStaleLinks(linkAlias(dir));
   } finally {
     // Takes the files with it.
@@ -66,12 +72,16 @@ export function removeLeftovers(dir: string): Leftover[] {
   return found;
 }
 
+/** True when a keeper still holds what a killed daemon in `dir` had: the next daemon there goes on with it. */
+export const isKept = (dir: string): boolean =>
+  !isClaimed(dir) && processesOf(dir, KEEPER_VARIABLE).length > 0;
+
 /**
- * Device processes of the daemon in `dir`, by what their environment says (proc(5)). Nobody holds the directory, so
- * they have no daemon. Those that we may not look at are not ours to end.
+ * Device processes or keepers of the daemon in `dir`, by what their environment says (proc(5)). Nobody holds the
+ * directory, so they have no daemon. Those that we may not look at are not ours to end.
  */
-function orphans(dir: string): number[] {
-  const mark = `${OWNER_VARIABLE}=${dir}`;
+function processesOf(dir: string, variable: string): number[] {
+  const mark = `${variable}=${dir}`;
   return fs
     .readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry) && environmentOf(entry).includes(mark))
@@ -87,11 +97,15 @@ function environmentOf(pid: string): string[] {
   }
 }
 
-/** End the orphans of `dir` and wait, a bounded time, until they are gone. */
-function killOrphans(dir: string): void {
+/**
+ * End the device processes of a daemon in `dir` that is no more, and wait, a bounded time, until they are gone; with
+ * `keepers`, those too. Only for who holds the directory.
+ */
+export function endOrphans(dir: string, keepers = false): void {
   const pause = new Int32Array(new SharedArrayBuffer(4));
   for (let waitedMs = 0; waitedMs < LIMITS.shutdownMsMax; waitedMs += KILL_POLL_MS) {
-    const pids = orphans(dir);
+    const pids = processesOf(dir, OWNER_VARIABLE);
+    if (keepers) pids.push(...processesOf(dir, KEEPER_VARIABLE));
     if (pids.length === 0) return;
     for (const pid of pids) {
       try {

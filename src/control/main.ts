@@ -11,12 +11,16 @@ import { formatIpv4, parseCidr } from '../base/address.ts';
 import { parseCpus } from '../base/cpus.ts';
 import { ArrakisError } from '../base/errors.ts';
 import { removeStaleLinks } from '../drivers/af-xdp/attach.ts';
+import { nextIncarnation } from './adopt.ts';
 import { Daemon } from './daemon.ts';
 import { afXdpOpener } from './devices/af-xdp.ts';
-import { SoftNic } from './devices/softnic.ts';
+import type { DeviceEvents } from './devices/device.ts';
+import { SoftNic, softNicConfig } from './devices/softnic.ts';
+import { inheritSoftNic } from './devices/softnic-inherited.ts';
 import { Uplink } from './devices/uplink.ts';
-import { linkAlias } from './leftovers.ts';
-import { NIC_USER } from './limits.ts';
+import { type KeepingOptions, Safekeeping } from './keeping.ts';
+import { endOrphans, linkAlias } from './leftovers.ts';
+import { LIMITS, NIC_USER } from './limits.ts';
 import { type Log, logTo } from './log.ts';
 import { logPath, runDirectory } from './paths.ts';
 import { dropCapabilities } from './privileges.ts';
@@ -24,7 +28,7 @@ import { errorToWire } from './protocol.ts';
 import { RunDirectory } from './run-directory.ts';
 
 const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]...
-         [--nic-cpu LIST] [--nic-user UID:GID] [--log]
+         [--nic-cpu LIST] [--nic-user UID:GID] [--keep-ms MS] [--log]
   --dir DIR          run directory (ARRAKIS_DIR; root: /run/arrakis)
   --tap-address CIDR network of soft0 and the host's address on it (10.77.0.1/24)
   --tap-name NAME    interface of the host on that network (arrakis0); root only
@@ -32,6 +36,7 @@ const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] 
   --device IF        take this interface from the start; may be given again
   --nic-cpu LIST     processors of the software NIC, such as 1 or 2-3 (any)
   --nic-user UID:GID whom the software NIC becomes; nobody else may be that user; root only (64983:64983)
+  --keep-ms MS       when the daemon is killed, everything goes on for so long, for the next to take over (60000)
   --log              write the log to DIR/arrakisd.log instead of stderr
 `;
 const STDERR = 2;
@@ -44,6 +49,7 @@ interface Options {
   interfaces: string[];
   nicCpus: number[] | null;
   nicUser: { uid: number; gid: number } | null;
+  keepMs: number;
   logToFile: boolean;
 }
 
@@ -58,6 +64,7 @@ function parseOptions(argv: string[]): Options {
       device: { type: 'string', multiple: true, default: [] },
       'nic-cpu': { type: 'string' },
       'nic-user': { type: 'string' },
+      'keep-ms': { type: 'string', default: String(LIMITS.keeperMsMax) },
       log: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -80,8 +87,16 @@ function parseOptions(argv: string[]): Options {
     interfaces: values.device,
     nicCpus: values['nic-cpu'] === undefined ? null : parseCpus(values['nic-cpu']),
     nicUser: root ? parseUser(values['nic-user']) : null,
+    keepMs: parseMs(values['keep-ms']),
     logToFile: values.log,
   };
+}
+
+function parseMs(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new ArrakisError('ARK_USAGE', `--keep-ms is not ${text}`, {
+    hint: 'milliseconds, such as 60000',
+  });
 }
 
 /** The user of the software NIC; never root. */
@@ -108,43 +123,84 @@ function openUplink({ tapName, network }: Options, log: Log): Uplink | null {
   }
 }
 
-function start(options: Options, directory: RunDirectory): { daemon: Daemon; log: Log } {
-  const { dir, network, interfaces, nicCpus: cpus, nicUser: user } = options;
-  const logFd = options.logToFile ? fs.openSync(logPath(dir), 'a', 0o640) : STDERR;
-  const log = logTo(logFd);
-  const root = process.getuid!() === 0;
-  directory.makePorts(user);
-  if (root) {
-    const removed = removeStaleLinks(linkAlias(dir));
-    if (removed.length > 0) log('warn', 'removed links of a daemon that was killed', { removed });
-  }
-  const uplink = openUplink(options, log);
+/** The software NIC: that of the daemon before when it is what we want, with nothing left of it otherwise. */
+function softNic(options: Options, keeping: Safekeeping, log: Log, logFd: number) {
+  const { dir, network, tapName, nicCpus: cpus, nicUser: user } = options;
+  const name = 'soft0';
+  const incarnation = nextIncarnation(keeping);
+  const before = keeping.claim('device', name);
+  const wanted = softNicConfig({ network, tapName, user, cpus });
+  const inherited = before === null ? null : inheritSoftNic(before, wanted);
+  // One whose keeper died as well ends by itself, but has the TAP until then.
+  if (inherited?.process === undefined) endOrphans(dir);
+  const uplink = inherited === null ? openUplink(options, log) : inherited.uplink;
+  const process = inherited?.process;
+  const place = { name, owner: dir, network, tapName, uplink, user, cpus, logFd };
+  return {
+    isInherited: process !== undefined,
+    make: (events: DeviceEvents) =>
+      new SoftNic({ ...place, events, incarnation, inherited: process }),
+  };
+}
+
+function start(
+  options: Options,
+  directory: RunDirectory,
+  keeping: Safekeeping,
+  { log, logFd }: { log: Log; logFd: number },
+): Daemon {
+  const { dir, interfaces, nicUser } = options;
+  const nic = softNic(options, keeping, log, logFd);
+  if (!nic.isInherited) directory.makePorts(nicUser);
   const daemon = new Daemon({
     directory,
+    keeping,
     log,
     openInterface: afXdpOpener(linkAlias(dir)),
-    devices: [
-      (events) =>
-        new SoftNic({ name: 'soft0', owner: dir, network, uplink, user, cpus, logFd, events }),
-    ],
+    devices: [nic.make],
     interfaces,
-    nicUid: user?.uid ?? null,
+    nicUid: nicUser?.uid ?? null,
   });
-  return { daemon, log };
+  if (process.getuid!() === 0) {
+    const { vnics } = daemon.plane;
+    const removed = removeStaleLinks(linkAlias(dir), (alias) =>
+      vnics.has(Number(alias.slice(linkAlias(dir).length))),
+    );
+    if (removed.length > 0) log('warn', 'removed links of a daemon that was killed', { removed });
+  }
+  return daemon;
+}
+
+/** The journal of a later version is an error before anything is touched. */
+function openKeeping(options: KeepingOptions, directory: RunDirectory): Safekeeping {
+  try {
+    return Safekeeping.open(options);
+  } catch (error) {
+    directory.leave();
+    throw error;
+  }
 }
 
 async function main(): Promise<void> {
   const options = parseOptions(process.argv.slice(2));
   const excess = dropCapabilities();
-  const directory = RunDirectory.claim(options.dir);
-  let started: { daemon: Daemon; log: Log };
+  const { dir, keepMs } = options;
+  const directory = RunDirectory.claim(dir);
+  const logFd = options.logToFile ? fs.openSync(logPath(dir), 'a', 0o640) : STDERR;
+  const log = logTo(logFd);
+  const keeping = openKeeping({ dir, keepMs, log, logFd }, directory);
+  let daemon: Daemon;
   try {
-    started = start(options, directory);
+    daemon = start(options, directory, keeping, { log, logFd });
   } catch (error) {
-    directory.release();
+    // What the daemon before had waits for one that can start.
+    if (keeping.isInherited) directory.leave();
+    else {
+      keeping.close();
+      directory.release();
+    }
     throw error;
   }
-  const { daemon, log } = started;
   if (excess.length > 0) {
     log('warn', 'capabilities that are not needed stay: there is no CAP_SETPCAP', { excess });
   }

@@ -39,6 +39,16 @@ class FakeNic implements NicDevice {
     return this.attach(request);
   }
 
+  adopt(): Attachment {
+    return this.#attachment(0);
+  }
+
+  settle(): void {}
+
+  save() {
+    return { state: {}, fds: [] };
+  }
+
   async close(): Promise<void> {}
 
   #attachment(vnic: number): Attachment {
@@ -55,6 +65,7 @@ class FakeNic implements NicDevice {
         if (this.refuseFilters) throw new ArrakisError('ARK_DEVICE', 'no');
       },
       counters: async () => ({ rxPackets: 1 }),
+      save: () => ({ state: {}, fds: [] }),
       detach: async () => {
         this.attached--;
       },

@@ -11,7 +11,7 @@ import { LIMITS } from './limits.ts';
 import type { Log } from './log.ts';
 import { CaptureTable } from './objects/capture.ts';
 import { DeviceTable } from './objects/device.ts';
-import { Domain, type DomainOptions } from './objects/domain.ts';
+import { Domain, type DomainOptions, type SavedDomain } from './objects/domain.ts';
 import { ObjectTable } from './objects/table.ts';
 import { type Vnic, vnicGone, vnicReattached } from './objects/vnic.ts';
 
@@ -104,6 +104,13 @@ export class ControlPlane {
   addDomain(options: Omit<DomainOptions, 'send'>): Domain {
     const domain = new Domain(this.objects.birth(), { ...options, send: () => {} });
     this.domains.set(domain.id, this.objects.add(domain));
+    return domain;
+  }
+
+  /** A domain of the daemon before, under its own id. */
+  restoreDomain(id: number, { createdMs, ...saved }: SavedDomain): Domain {
+    const domain = new Domain({ id, createdMs }, { ...saved, send: () => {} });
+    this.domains.set(id, this.objects.add(domain));
     return domain;
   }
 

@@ -10,7 +10,7 @@ import { ArrakisError } from '../base/errors.ts';
 import { closeFd, tryLock } from '../ffi/fd.ts';
 import { listenUnix, passRights, SOCK_SEQPACKET } from '../ffi/unix.ts';
 import { LIMITS } from './limits.ts';
-import { pidPath, portsPath, socketPath } from './paths.ts';
+import { journalPath, keeperPath, pidPath, portsPath, socketPath } from './paths.ts';
 
 const STICKY = 0o1000;
 const ATTEMPTS_MAX = 5;
@@ -47,7 +47,7 @@ export class RunDirectory {
     return fd;
   }
 
-  /** The directory for vhost-user sockets, which `owner` (the device process's user) may fill. */
+  /** An empty directory for vhost-user sockets, which `owner` (the device process's user) may fill. */
   makePorts(owner: { uid: number; gid: number } | null): void {
     const path = portsPath(this.path);
     if (!removePorts(path)) {
@@ -59,9 +59,16 @@ export class RunDirectory {
     if (owner !== null) fs.chownSync(path, owner.uid, owner.gid);
   }
 
+  /** Give up the lock and leave everything as it is, for whoever can make something of it. */
+  leave(): void {
+    closeFd(this.#lockFd);
+  }
+
   /** Remove what we made and give up the lock. The log stays. */
   release(): void {
-    fs.rmSync(socketPath(this.path), { force: true });
+    for (const path of [socketPath, journalPath, keeperPath]) {
+      fs.rmSync(path(this.path), { force: true });
+    }
     removePorts(portsPath(this.path));
     fs.rmSync(pidPath(this.path), { force: true });
     closeFd(this.#lockFd);

@@ -126,12 +126,17 @@ const ioctlCall = bind<(fd: number, request: number, argument: Uint8Array) => nu
 const shutdownCall = bind<(fd: number, how: number) => number>('shutdown', 'int', ['int', 'int']);
 const unread = Buffer.alloc(4);
 
+/** End both directions of a socket, for every copy of the descriptor. One that is not connected any more is fine. */
+export function shutdownSocket(fd: number): void {
+  shutdownCall(fd, SHUT_RDWR);
+}
+
 /**
  * Close our end of a hostile peer's stream socket. What it has sent and we have not read may carry descriptors, which
  * are closed with it. At once when there is nothing of the kind, and after `shutdown` nothing can come any more.
  */
 export function closeStream(fd: number): void {
-  shutdownCall(fd, SHUT_RDWR);
+  shutdownSocket(fd);
   if (ioctlCall(fd, FIONREAD, unread) === 0 && unread.readInt32LE(0) === 0) closeFd(fd);
   else closeLater(fd);
 }

@@ -25,7 +25,6 @@ const setnsCall = bind<(fd: number, flags: number) => number>('setns', 'int', ['
 export const schedYield = bind<() => number>('sched_yield', 'int', []);
 
 const CPU_MASK_BYTES = 128;
-const PR_SET_PDEATHSIG = 1;
 const PR_SET_NO_NEW_PRIVS = 38;
 const CLONE_NEWNET = 0x40000000;
 
@@ -45,11 +44,6 @@ export function getAffinity(): number[] {
     if ((mask[cpu >> 3]! & (1 << (cpu & 7))) !== 0) cpus.push(cpu);
   }
   return cpus;
-}
-
-/** Have the kernel send `signal` to this process when its parent thread ends. */
-export function dieWithParent(signal: number): void {
-  check(prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0), 'prctl', 'PR_SET_PDEATHSIG', signal);
 }
 
 /** Never again gain privileges by executing a program. */

@@ -1,20 +1,20 @@
 /**
  * Entry of the software NIC's process: `node dist/src/softnic/main.js [--user UID:GID]`, started by the control plane
- * with the control channel as descriptor 3. It ends when that channel does, or with its parent.
+ * with the control channel as descriptor 3. It ends when that channel does: with the daemon and the keeper, not with its
+ * parent alone.
  */
 import { parseArgs } from 'node:util';
 import { ArrakisError } from '../base/errors.ts';
 import { monotonicUs32 } from '../ffi/clock.ts';
 import { setCloseOnExec } from '../ffi/fd.ts';
 import { prepareSignals } from '../ffi/peer-eventfd.ts';
-import { dieWithParent, setNoNewPrivileges } from '../ffi/process.ts';
+import { setNoNewPrivileges } from '../ffi/process.ts';
 import { run } from './loop.ts';
 import { SoftNic } from './nic.ts';
 
 const CONTROL_FD = 3;
-const SIGKILL = 9;
 
-/** Become `uid:gid` for good. The parent-death signal is asked for afterwards: a change of user clears it. */
+/** Become `uid:gid` for good. */
 function dropPrivileges(user: string): void {
   const match = /^(\d+):(\d+)$/.exec(user);
   if (match === null) {
@@ -35,6 +35,5 @@ if (!prepareSignals()) {
 const nic = new SoftNic(CONTROL_FD);
 if (values.user !== undefined && process.getuid!() === 0) dropPrivileges(values.user);
 setNoNewPrivileges();
-dieWithParent(SIGKILL);
 run(nic, monotonicUs32);
 process.exit(0);

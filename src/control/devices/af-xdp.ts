@@ -7,7 +7,12 @@
 import type { Mac } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import type { FlowFilter } from '../../device/filter.ts';
-import { XdpInterface, type XdpVnic } from '../../drivers/af-xdp/attach.ts';
+import {
+  type SavedInterface,
+  type SavedVnic,
+  XdpInterface,
+  type XdpVnic,
+} from '../../drivers/af-xdp/attach.ts';
 import { listAddresses, listRoutes, watchLinks } from '../../ffi/netlink/index.ts';
 import type {
   Attachment,
@@ -15,15 +20,21 @@ import type {
   Counters,
   DeviceDescription,
   DeviceEvents,
+  Inherited,
   NicDevice,
   OpenInterface,
+  Saved,
 } from './device.ts';
 
 /** Opens interfaces whose veth links carry an alias that starts with `aliasPrefix`: a later daemon finds them by it. */
 export const afXdpOpener =
   (aliasPrefix: string): OpenInterface =>
-  (name, events) =>
-    new AfXdpDevice(name, aliasPrefix, events);
+  (name, events, inherited) =>
+    new AfXdpDevice(name, aliasPrefix, events, inherited);
+
+interface SavedDevice {
+  readonly interface: SavedInterface;
+}
 
 class AfXdpDevice implements NicDevice {
   readonly name: string;
@@ -39,13 +50,21 @@ class AfXdpDevice implements NicDevice {
   readonly #watch: { close(): void };
   #state: 'running' | 'gone' | 'closed' = 'running';
 
-  constructor(name: string, aliasPrefix: string, events: DeviceEvents) {
+  constructor(
+    name: string,
+    aliasPrefix: string,
+    events: DeviceEvents,
+    inherited: Inherited | undefined,
+  ) {
     if (process.getuid!() !== 0) {
       throw new ArrakisError('ARK_NOT_PERMITTED', `${name} needs a daemon that runs as root`, {
         hint: 'sudo arrakis up; without root there is soft0',
       });
     }
-    const opened = XdpInterface.open(name);
+    const opened =
+      inherited === undefined
+        ? XdpInterface.open(name)
+        : XdpInterface.adopt(name, (inherited.state as SavedDevice).interface, inherited.fds);
     try {
       const own = listAddresses().find((entry) => entry.index === opened.index);
       this.address = own?.address ?? 0;
@@ -79,11 +98,12 @@ class AfXdpDevice implements NicDevice {
     if (this.#state !== 'running') {
       throw new ArrakisError('ARK_GONE', `${this.name} went away`, { hint: 'bring it up again' });
     }
-    const { vnic, filters, frameCount, frameSize, ringSize, mode, queue } = request;
+    const { vnic, filters, pairs, frameCount, frameSize, ringSize, mode, queue } = request;
     const options = {
       name: `${this.name}-${vnic}`,
       alias: `${this.#aliasPrefix}${vnic}`,
       filters,
+      pairs,
       frameCount,
       frameSize: frameSize === 4096 ? (4096 as const) : (2048 as const),
       ringSize,
@@ -94,6 +114,20 @@ class AfXdpDevice implements NicDevice {
         ? this.#interface.attachDirect(options)
         : this.#interface.attachSwitched(options);
     return new AfXdpAttachment(attached);
+  }
+
+  adopt(request: AttachRequest, { state, fds }: Inherited): Attachment {
+    return new AfXdpAttachment(this.#interface.adoptVnic(request.filters, state as SavedVnic, fds));
+  }
+
+  settle(): void {
+    this.#interface.settle();
+  }
+
+  save(): Saved {
+    const { state, fds } = this.#interface.save();
+    const saved: SavedDevice = { interface: state };
+    return { state: saved, fds };
   }
 
   async listen(): Promise<Attachment> {
@@ -140,6 +174,10 @@ class AfXdpAttachment implements Attachment {
     const queues = sockets.map((one, i) => [`queue${i}`, { ...one }]);
     const each = sockets.length > 1 ? Object.fromEntries(queues) : {};
     return { ...counts, drops: { ...drops }, socket: { ...socket }, ...each };
+  }
+
+  save(): Saved {
+    return this.#vnic.save();
   }
 
   async detach(): Promise<void> {

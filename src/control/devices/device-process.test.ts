@@ -14,10 +14,10 @@ test('a process that always dies is tried again for ever, with longer pauses', a
   const script = path.join(dir, 'dies.mjs');
   fs.writeFileSync(script, 'process.exit(1);\n');
   mock.timers.enable({ apis: ['setTimeout'] });
-  let exits = 0;
+  let changes = 0;
   const died = async (count: number): Promise<void> => {
-    for (let n = 0; n < TURNS_MAX && exits < count; n++) await realPause();
-    assert.equal(exits, count);
+    for (let n = 0; n < TURNS_MAX && changes < 2 * count; n++) await realPause();
+    assert.equal(changes, 2 * count);
   };
   const device = new DeviceProcess({
     name: 'dead0',
@@ -26,9 +26,11 @@ test('a process that always dies is tried again for ever, with longer pauses', a
     args: [],
     logFd: 2,
     log: () => {},
+    incarnation: 1,
     onStart: () => {},
-    onExit: () => {
-      exits++;
+    // With every start and every end.
+    onChange: () => {
+      changes++;
     },
     onEvent: () => {},
   });

@@ -12,12 +12,27 @@ export interface AttachRequest {
   readonly filters: readonly FlowFilter[];
   readonly mode: 'direct' | 'switched';
   readonly queue: number | null;
+  /** Queue pairs, each with `frameCount` frames and rings of its own. */
+  readonly pairs: number;
   readonly frameCount: number;
   readonly frameSize: number;
   readonly ringSize: number;
 }
 
 export type Counters = Record<string, string | number | boolean | null | Record<string, number>>;
+
+/** What the next daemon needs to go on with a device or an attachment: plain JSON, and descriptors. */
+export interface Saved {
+  readonly state: object;
+  /** They stay the owner's, and open for as long as it has them. */
+  readonly fds: readonly number[];
+}
+
+/** What the daemon before this one saved. Whoever gets it owns the descriptors, also when it cannot use them. */
+export interface Inherited {
+  readonly state: unknown;
+  readonly fds: readonly number[];
+}
 
 /** A VNIC on its device. */
 export interface Attachment {
@@ -27,12 +42,13 @@ export interface Attachment {
   readonly mac: Mac;
   readonly mtu: number;
   readonly regionBytes: number;
-  /** Region and socket for the application. The attachment owns them until `handedOver` or `detach`. */
+  /** For the application: the region, and a socket (one a queue pair, where each has its own). The attachment owns them until `handedOver` or `detach`. */
   readonly fds: readonly number[];
   /** The application has its copies: the attachment closes what it need not keep. */
   handedOver(): void;
   setFilters(filters: readonly FlowFilter[]): Promise<void>;
   counters(): Promise<Counters>;
+  save(): Saved;
   /** Stop serving the VNIC and release everything. Idempotent; does not fail when the device is gone. */
   detach(): Promise<void>;
 }
@@ -63,6 +79,14 @@ export interface NicDevice {
   attach(request: AttachRequest): Promise<Attachment>;
   /** Serve a VNIC to whoever connects to the vhost-user socket `path`. Rejects with ARK_UNSUPPORTED where it cannot. */
   listen(request: AttachRequest, path: string): Promise<Attachment>;
+  /**
+   * Go on with what a daemon before this one attached and saved. Throws an ArrakisError when it is no more; then nothing
+   * of it is left.
+   */
+  adopt(request: AttachRequest, inherited: Inherited): Attachment;
+  /** Everything that is to go on was adopted: the device gives up the rest, and makes good what was lost meanwhile. */
+  settle(): void;
+  save(): Saved;
   /** Let go of the device; attachments are detached before. */
   close(): Promise<void>;
 }
@@ -70,9 +94,18 @@ export interface NicDevice {
 export interface DeviceEvents {
   /** One VNIC stopped. */
   vnicGone(vnic: number, reason: string): void;
+  /** The VNIC is served anew, behind another socket: for its application, which is to connect again. */
+  vnicReattached(vnic: number, socket: number): void;
+  /** What `save` says is not what it was. */
+  deviceChanged(device: string): void;
   /** The device stopped: all of its VNICs did. `usable` tells whether it can be attached to again. */
   deviceGone(device: string, reason: string, usable: boolean): void;
   log(level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>): void;
 }
 
-export type OpenInterface = (name: string, events: DeviceEvents) => NicDevice;
+/** `inherited` is what the daemon before had of it: throws an ArrakisError when it cannot go on with that. */
+export type OpenInterface = (
+  name: string,
+  events: DeviceEvents,
+  inherited?: Inherited,
+) => NicDevice;

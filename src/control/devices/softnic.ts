@@ -4,6 +4,7 @@
  *
  * - A VNIC's address is in its MAC (02:00 and the four octets), so MACs are unique where addresses are.
  * - Its region is memory that the daemon made and sealed; the process maps it when the application connects.
+ * - A process that died is started again and given all ports anew; applications keep their regions and get new sockets.
  */
 import { fileURLToPath } from 'node:url';
 import type { Mac } from '../../base/address.ts';
@@ -18,9 +19,11 @@ import type {
   Counters,
   DeviceDescription,
   DeviceEvents,
+  Inherited,
   NicDevice,
+  Saved,
 } from './device.ts';
-import { DeviceProcess } from './device-process.ts';
+import { DeviceProcess, type InheritedProcess } from './device-process.ts';
 import type { Uplink } from './uplink.ts';
 
 const MTU = 1500;
@@ -35,14 +38,38 @@ export interface SoftNicOptions {
   /** The network that VNICs get addresses of; the host has `address` itself when there is an uplink. */
   readonly network: { address: number; prefix: number };
   readonly uplink: Uplink | null;
+  /** Name that the uplink was to have: null when none was wanted. */
+  readonly tapName: string | null;
   /** Whom the process becomes, when the daemon is root. */
   readonly user: { uid: number; gid: number } | null;
   /** Processors to run on; null: any. */
   readonly cpus: readonly number[] | null;
   readonly logFd: number;
   readonly events: DeviceEvents;
+  /** Which daemon in the life of the run directory this is. */
+  readonly incarnation: number;
+  /** The process of the daemon before. */
+  readonly inherited?: InheritedProcess | undefined;
   /** Compiled entry point of the process. */
   readonly script?: string;
+}
+
+/** What two daemons must agree on for the second to go on with the process of the first. */
+export interface SoftNicConfig {
+  readonly address: number;
+  readonly prefix: number;
+  readonly tap: string | null;
+  readonly user: { uid: number; gid: number } | null;
+  readonly cpus: readonly number[] | null;
+}
+
+export function softNicConfig({
+  network: { address, prefix },
+  tapName: tap,
+  user,
+  cpus,
+}: Pick<SoftNicOptions, 'network' | 'tapName' | 'user' | 'cpus'>): SoftNicConfig {
+  return { address, prefix, tap, user, cpus };
 }
 
 export const softnicScript = (): string =>
@@ -61,6 +88,9 @@ export class SoftNic implements NicDevice {
   readonly #events: DeviceEvents;
   readonly #uplink: Uplink | null;
   readonly #cpus: readonly number[] | null;
+  readonly #config: SoftNicConfig;
+  readonly #ports = new Map<number, Port>();
+  readonly #adopted: boolean;
   #statistics: Promise<Map<number, Counters>> | null = null;
 
   constructor(options: SoftNicOptions) {
@@ -73,6 +103,8 @@ export class SoftNic implements NicDevice {
     this.#uplink = uplink;
     this.#cpus = options.cpus;
     this.#events = events;
+    this.#adopted = options.inherited !== undefined;
+    this.#config = softNicConfig(options);
     this.#process = new DeviceProcess({
       name,
       owner,
@@ -80,8 +112,10 @@ export class SoftNic implements NicDevice {
       args: user === null ? [] : [`--user=${user.uid}:${user.gid}`],
       logFd,
       log: events.log,
+      incarnation: options.incarnation,
+      inherited: options.inherited,
+      onChange: () => events.deviceChanged(name),
       onStart: () => this.#onStart(),
-      onExit: (reason) => events.deviceGone(name, `the process ended (${reason})`, true),
       onEvent: (event, message) => this.#onEvent(event, message),
     });
   }
@@ -105,14 +139,34 @@ export class SoftNic implements NicDevice {
     } finally {
       closeFd(device);
     }
-    return new Port(this, request.vnic, grant, fds);
+    return this.#register(new Port(this, request, grant, null, fds));
   }
 
   async listen(request: AttachRequest, path: string): Promise<Attachment> {
     const grant = this.#grantOf(request);
     // A foreign program brings its own memory, which is not sealed.
     await this.#addPort(request, grant, { listen: path, allowUnsealed: true }, []);
-    return new Port(this, request.vnic, grant, []);
+    return this.#register(new Port(this, request, grant, path, []));
+  }
+
+  adopt(request: AttachRequest, inherited: Inherited): Attachment {
+    const { grant, path } = inherited.state as SavedPort;
+    closeAll(inherited.fds);
+    return this.#register(new Port(this, request, grant, path, []));
+  }
+
+  /** Compare with what the process of the daemon before has by now. A process of our own is given everything anyway. */
+  settle(): void {
+    if (this.#adopted) void this.#compare();
+  }
+
+  save(): Saved {
+    const { state, fds } = this.#process.save();
+    const uplink = this.#uplink;
+    return {
+      state: { ...state, config: this.#config },
+      fds: uplink === null ? fds : [...fds, uplink.fd],
+    };
   }
 
   async close(): Promise<void> {
@@ -120,16 +174,21 @@ export class SoftNic implements NicDevice {
     this.#uplink?.close();
   }
 
-  get generation(): number {
-    return this.#process.generation;
+  async setFilters(port: Port, filters: readonly FlowFilter[]): Promise<void> {
+    await this.#process.request('setFilters', { port: port.id, filters });
+    port.request = { ...port.request, filters };
   }
 
-  async setFilters(port: number, filters: readonly FlowFilter[]): Promise<void> {
-    await this.#process.request('setFilters', { port, filters });
-  }
-
-  async removePort(port: number): Promise<void> {
-    await this.#process.request('removePort', { port });
+  /** Resolves when the process has let go of the port, or has ended. */
+  async removePort(port: Port): Promise<void> {
+    this.#ports.delete(port.id);
+    if (this.#process.state !== 'running') return;
+    try {
+      await this.#process.request('removePort', { port: port.id });
+    } catch (error) {
+      const { code } = error as ArrakisError;
+      if (code !== 'ARK_NOT_FOUND' && this.#process.state === 'running') throw error;
+    }
   }
 
   /** Counters by port. Callers at the same time share one question. */
@@ -144,10 +203,10 @@ export class SoftNic implements NicDevice {
   }
 
   #grantOf(request: AttachRequest): VirtioGrant {
-    const { ringSize, frameSize, frameCount } = request;
+    const { pairs, ringSize, frameSize, frameCount } = request;
     const { regionBytes } = virtioGeometry(request);
     const mac = LOCAL_MAC + request.address;
-    const sizes = { ringSize, frameSize, frameCount, regionBytes };
+    const sizes = { pairs, ringSize, frameSize, frameCount, regionBytes };
     return { mac, mtu: MTU, headroom: HEADROOM, ...sizes };
   }
 
@@ -160,9 +219,14 @@ export class SoftNic implements NicDevice {
     const { vnic: port, filters } = request;
     await this.#process.request(
       'addPort',
-      { port, mac: grant.mac, filters, mtu: MTU, ...extra },
+      { port, mac: grant.mac, filters, mtu: MTU, pairs: request.pairs, ...extra },
       fds,
     );
+  }
+
+  #register(port: Port): Port {
+    this.#ports.set(port.id, port);
+    return port;
   }
 
   /** The first requests of a new process; not awaited, since requests are served in order. */
@@ -172,7 +236,57 @@ export class SoftNic implements NicDevice {
       if (cpus !== null) this.#setUp('affinity', { cpus }, []);
       const uplink = this.#uplink;
       if (uplink !== null) this.#setUp('uplink', { mac: uplink.mac }, [uplink.fd]);
+      for (const port of [...this.#ports.values()]) void this.#reattach(port);
     });
+  }
+
+  /** Give the process a port that it does not have, and its application the new socket. */
+  async #reattach(port: Port): Promise<void> {
+    const { generation } = this.#process;
+    const { request, grant, path } = port;
+    try {
+      if (path !== null) {
+        await this.#addPort(request, grant, { listen: path, allowUnsealed: true }, []);
+        return;
+      }
+      const [application, device] = socketPair(SOCK_STREAM);
+      try {
+        await this.#addPort(request, grant, { regionBytes: grant.regionBytes }, [device]);
+        this.#events.vnicReattached(port.id, application);
+      } finally {
+        closeAll([application, device]);
+      }
+    } catch (error) {
+      // The next process is given all ports again.
+      const isLast = this.#process.generation === generation && this.#process.state === 'running';
+      if (isLast) this.#events.vnicGone(port.id, `not attached again: ${(error as Error).message}`);
+    }
+  }
+
+  /** What the process has that we do not know is taken away; what it no longer has, given again. */
+  async #compare(): Promise<void> {
+    const { generation } = this.#process;
+    let there: Map<number, Counters>;
+    try {
+      there = await this.statistics();
+    } catch (error) {
+      // It is restarted then, and given all ports.
+      this.#events.log('error', 'the device process does not answer', {
+        error: (error as Error).message,
+      });
+      return;
+    }
+    if (this.#process.generation !== generation) return;
+    for (const id of there.keys()) {
+      if (!this.#ports.has(id)) this.#setUp('removePort', { port: id }, []);
+    }
+    for (const port of [...this.#ports.values()]) {
+      const counters = there.get(port.id);
+      if (counters === undefined) void this.#reattach(port);
+      else if (counters.state === 'broken') {
+        this.#events.vnicGone(port.id, `the software NIC stopped it: ${counters.reason}`);
+      }
+    }
   }
 
   #setUp(op: string, args: Record<string, unknown>, fds: readonly number[]): void {
@@ -190,25 +304,40 @@ export class SoftNic implements NicDevice {
   }
 }
 
-/** A port of one generation of the process. */
+interface SavedPort {
+  readonly grant: VirtioGrant;
+  /** Of its vhost-user socket, for foreign programs. */
+  readonly path: string | null;
+}
+
+/** A port, through all the processes that serve it. */
 class Port implements Attachment {
   readonly driver = 'virtio';
-  readonly grant: Record<string, unknown>;
+  readonly id: number;
+  readonly grant: VirtioGrant & Record<string, unknown>;
+  readonly path: string | null;
   readonly mac: Mac;
   readonly mtu = MTU;
   readonly regionBytes: number;
   readonly fds: readonly number[];
+  /** With the filters that it has now. */
+  request: AttachRequest;
   readonly #nic: SoftNic;
-  readonly #port: number;
-  readonly #generation: number;
   #holdsFds = true;
   #detached = false;
 
-  constructor(nic: SoftNic, port: number, grant: VirtioGrant, fds: readonly number[]) {
+  constructor(
+    nic: SoftNic,
+    request: AttachRequest,
+    grant: VirtioGrant,
+    path: string | null,
+    fds: readonly number[],
+  ) {
     this.#nic = nic;
-    this.#port = port;
-    this.#generation = nic.generation;
+    this.id = request.vnic;
+    this.request = request;
     this.grant = { ...grant };
+    this.path = path;
     this.mac = grant.mac;
     this.regionBytes = grant.regionBytes;
     this.fds = fds;
@@ -222,27 +351,32 @@ class Port implements Attachment {
   }
 
   async setFilters(filters: readonly FlowFilter[]): Promise<void> {
-    this.#requireAlive();
-    await this.#nic.setFilters(this.#port, filters);
+    this.#requireAttached();
+    await this.#nic.setFilters(this, filters);
   }
 
   async counters(): Promise<Counters> {
-    this.#requireAlive();
-    return (await this.#nic.statistics()).get(this.#port) ?? {};
+    this.#requireAttached();
+    return (await this.#nic.statistics()).get(this.id) ?? {};
+  }
+
+  /** The application has its descriptors; the process, the port. */
+  save(): Saved {
+    const { grant, path } = this;
+    const state: SavedPort = { grant, path };
+    return { state, fds: [] };
   }
 
   async detach(): Promise<void> {
     if (this.#detached) return;
     this.#detached = true;
     this.handedOver();
-    if (this.#nic.generation !== this.#generation || this.#nic.describe().state !== 'running')
-      return;
-    await this.#nic.removePort(this.#port);
+    await this.#nic.removePort(this);
   }
 
-  #requireAlive(): void {
-    if (!this.#detached && this.#nic.generation === this.#generation) return;
-    throw new ArrakisError('ARK_GONE', `port ${this.#port} is gone`, { hint: 'open it again' });
+  #requireAttached(): void {
+    if (!this.#detached) return;
+    throw new ArrakisError('ARK_GONE', `port ${this.id} is gone`, { hint: 'open it again' });
   }
 }
 
@@ -261,10 +395,19 @@ function portCounters(message: Record<string, unknown>): Map<number, Counters> {
 function scalars(entry: object): Counters {
   const counters: Counters = {};
   for (const [name, value] of Object.entries(entry)) {
-    if (typeof value === 'object' && value !== null) {
-      const numbers = Object.entries(value).filter(([, count]) => typeof count === 'number');
-      counters[name] = Object.fromEntries(numbers) as Record<string, number>;
+    if (name === 'queues' && Array.isArray(value)) {
+      // What one pair counts is what the port counts.
+      if (value.length < 2) continue;
+      for (const [pair, counts] of value.entries()) counters[`queue${pair}`] = numbersOf(counts);
+    } else if (typeof value === 'object' && value !== null) {
+      counters[name] = numbersOf(value);
     } else if (['string', 'number', 'boolean'].includes(typeof value)) counters[name] = value;
   }
   return counters;
+}
+
+function numbersOf(value: unknown): Record<string, number> {
+  if (typeof value !== 'object' || value === null) return {};
+  const numbers = Object.entries(value).filter(([, count]) => typeof count === 'number');
+  return Object.fromEntries(numbers) as Record<string, number>;
 }

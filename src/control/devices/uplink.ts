@@ -18,6 +18,11 @@ export class Uplink {
     this.fd = fd;
   }
 
+  /** Go on with the interface `name` that the daemon before made; owns `fd`. Throws when it is no more. */
+  static adopt(name: string, fd: number): Uplink {
+    return new Uplink(name, requireLink(name).mac, fd);
+  }
+
   /** Make the interface `name`, give it `address` and bring it up, in the namespace of the calling thread. */
   static open(name: string, address: Ipv4, prefix: number): Uplink {
     let tap: ReturnType<typeof openTap>;

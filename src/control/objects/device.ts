@@ -1,7 +1,8 @@
 /** Devices by name: the software NIC, interfaces that were added, and those taken because a VNIC spec named them. */
 import { ArrakisError } from '../../base/errors.ts';
-import type { DeviceEvents, NicDevice, OpenInterface } from '../devices/device.ts';
+import type { DeviceEvents, Inherited, NicDevice, OpenInterface } from '../devices/device.ts';
 import { handler } from '../handler.ts';
+import type { Keeping } from '../keeping.ts';
 import type { Log } from '../log.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { DeviceInfo } from '../protocol.ts';
@@ -19,16 +20,38 @@ export class DeviceTable {
   readonly #open: OpenInterface;
   readonly #events: DeviceEvents;
   readonly #log: Log;
+  readonly #keeping: Keeping;
 
-  constructor(open: OpenInterface, events: DeviceEvents, log: Log) {
+  constructor(open: OpenInterface, events: DeviceEvents, log: Log, keeping: Keeping) {
     this.#open = open;
     this.#events = events;
     this.#log = log;
+    this.#keeping = keeping;
   }
 
-  add(device: NicDevice): NicDevice {
-    this.#entries.set(device.name, { device, holders: 0, keep: true });
+  add(device: NicDevice, keep = true): NicDevice {
+    this.#entries.set(device.name, { device, holders: 0, keep });
+    this.save(device.name);
     return device;
+  }
+
+  /** Note for the next daemon what the device is. */
+  save(name: string): void {
+    const entry = this.#entries.get(name);
+    if (entry === undefined) return;
+    const { state, fds } = entry.device.save();
+    this.#keeping.put('device', name, { keep: entry.keep, ...state }, fds);
+  }
+
+  /** Open the interface that the daemon before had. Throws as `require`, also when it is another one by now. */
+  adopt(name: string, keep: boolean, inherited: Inherited): NicDevice {
+    return this.add(this.#open(name, this.#events, inherited), keep);
+  }
+
+  /** What was not adopted by now is given up. */
+  settle(): void {
+    for (const { device } of this.#entries.values()) device.settle();
+    this.sweep();
   }
 
   has(name: string): boolean {
@@ -42,8 +65,7 @@ export class DeviceTable {
   require(name: string, keep = false): NicDevice {
     const entry = this.#entries.get(name);
     if (entry !== undefined) return entry.device;
-    const device = this.#open(name, this.#events);
-    this.#entries.set(name, { device, holders: 0, keep });
+    const device = this.add(this.#open(name, this.#events), keep);
     this.#log('info', 'device opened', { device: name, detail: device.describe().detail });
     return device;
   }
@@ -83,6 +105,7 @@ export class DeviceTable {
   /** A device that does not let go in order is logged: nothing else waits for it in vain, the daemon's end neither. */
   async #drop(name: string, device: NicDevice): Promise<void> {
     this.#entries.delete(name);
+    this.#keeping.delete('device', name);
     try {
       await device.close();
       this.#log('info', 'device closed', { device: name });

@@ -1,8 +1,11 @@
 /**
- * Every object of the control plane by id. Ids count up and are never used twice, so a stale id names nothing.
+ * Every object of the control plane by id. Ids count up and are never used twice, not even by the daemon that comes
+ * after this one, so a stale id names nothing.
  * The table knows no kind: each kind's file says what it is and what may be done with it.
  */
 import { assert } from '../../base/assert.ts';
+import type { Keeping } from '../keeping.ts';
+import { LIMITS } from '../limits.ts';
 import type { ObjectInfo } from '../protocol.ts';
 
 export type ObjectKind = ObjectInfo['kind'];
@@ -21,11 +24,17 @@ export interface ControlObject {
 export class ObjectTable {
   readonly #objects = new Map<number, ControlObject>();
   readonly #clock: () => number;
-  #nextId = 1;
+  readonly #keeping: Keeping;
+  #nextId: number;
+  /** Ids below are noted as used. */
+  #reserved: number;
 
-  /** `clock` gives Unix time in ms. */
-  constructor(clock: () => number) {
+  /** `clock` gives Unix time in ms. Ids start at `firstId`. */
+  constructor(clock: () => number, keeping: Keeping, firstId = 1) {
     this.#clock = clock;
+    this.#keeping = keeping;
+    this.#nextId = firstId;
+    this.#reserved = firstId;
   }
 
   get size(): number {
@@ -34,6 +43,10 @@ export class ObjectTable {
 
   /** The id and creation time of the next object. */
   birth(): { id: number; createdMs: number } {
+    if (this.#nextId >= this.#reserved) {
+      this.#reserved += LIMITS.idsReserved;
+      this.#keeping.put('ids', 'objects', { next: this.#reserved });
+    }
     return { id: this.#nextId++, createdMs: this.#clock() };
   }
 

@@ -4,6 +4,7 @@ import {
   count,
   type EventTable,
   type OperationTable,
+  objectId,
   objectSchema,
   page,
   scalar,
@@ -51,5 +52,13 @@ export const VIEW_OPERATIONS = {
 } as const satisfies OperationTable;
 
 export const VIEW_EVENTS = {
+  resumed: {
+    doc:
+      'The daemon was killed, and another one has taken over: all that this domain has is as it was. `vnics` are the ' +
+      'VNICs that it has opened; one that is not among them is gone, and one that the domain does not know is to be ' +
+      'closed. A request that was under way is lost unless it is answered before the next one.',
+    fields: z.object({ pid: z.int(), version: z.string(), vnics: z.array(objectId) }),
+    fds: [],
+  },
   shutdown: { doc: 'The daemon is about to end.', fields: z.object({}), fds: [] },
 } as const satisfies EventTable;

@@ -33,7 +33,7 @@ export const VNIC_OPERATIONS = {
       ),
     reply: vnicSchema,
     requestFds: [],
-    replyFds: ['region', 'socket'],
+    replyFds: ['region', 'socket...'],
     errors: [
       'ARK_NOT_PERMITTED',
       'ARK_NOT_FOUND',

@@ -12,9 +12,9 @@ import { DROP, type DropReason, namedDrops } from '../../device/drops.ts';
 import type { FlowFilter } from '../../device/filter.ts';
 import type { XdpMode } from '../../ffi/bpf.ts';
 import { getChannels } from '../../ffi/ethtool.ts';
-import { closeFd } from '../../ffi/fd.ts';
+import { closeAll, closeFd } from '../../ffi/fd.ts';
 import { memfdSealed } from '../../ffi/memory.ts';
-import { type Link, linkByIndex, requireLink } from '../../ffi/netlink/index.ts';
+import { type Link, linkByIndex, linkByName, requireLink } from '../../ffi/netlink/index.ts';
 import {
   openXsk,
   XDP_PACKET_HEADROOM,
@@ -31,8 +31,8 @@ import {
   mtuOfFrameSize,
 } from './grant.ts';
 import { COUNT_RX, COUNT_TX, deliverProgram, guardProgram, slotOf } from './programs/index.ts';
-import { XdpSwitch } from './switch.ts';
-import { makeVethPair, raiseVethPair, removeVethPair, type VethPair } from './veth.ts';
+import { type SavedSwitch, SWITCH_FDS, XdpSwitch } from './switch.ts';
+import { isVethPair, makeVethPair, raiseVethPair, removeVethPair, type VethPair } from './veth.ts';
 
 export type { AfXdpGrant } from './grant.ts';
 export { findStaleLinks, removeStaleLinks } from './veth.ts';
@@ -105,13 +105,13 @@ export class XdpInterface {
   readonly #vnics = new Set<XdpVnic>();
   #closed = false;
 
-  private constructor(link: Link) {
+  private constructor(link: Link, xdpSwitch: XdpSwitch) {
     this.index = link.index;
     this.name = link.name;
     this.mac = link.mac;
     this.mtu = link.mtu;
-    this.#switch = new XdpSwitch(link);
-    this.mode = this.#switch.mode;
+    this.#switch = xdpSwitch;
+    this.mode = xdpSwitch.mode;
   }
 
   /**
@@ -128,7 +128,27 @@ export class XdpInterface {
     if (!link.up) {
       throw new ArrakisError('ARK_GONE', `${name} is down`, { hint: `ip link set ${name} up` });
     }
-    return new XdpInterface(link);
+    return new XdpInterface(link, XdpSwitch.open(link));
+  }
+
+  /**
+   * Go on with an interface that another process had and saved. Takes over the descriptors. ARK_GONE when the
+   * interface is another one by now, or down.
+   */
+  static adopt(name: string, saved: SavedInterface, fds: readonly number[]): XdpInterface {
+    const link = linkByName(name);
+    const same = link !== null && link.index === saved.index && link.mac === saved.mac && link.up;
+    if (same && fds.length === SWITCH_FDS) {
+      return new XdpInterface(link, XdpSwitch.adopt(saved.switch, fds));
+    }
+    closeAll(fds);
+    throw new ArrakisError('ARK_GONE', `${name} is not what it was, or down`);
+  }
+
+  /** For `adopt`. The descriptors stay this object's. */
+  save(): { state: SavedInterface; fds: number[] } {
+    const { state, fds } = this.#switch.save();
+    return { state: { index: this.index, mac: this.mac, switch: state }, fds };
   }
 
   /** True while the interface exists and is up. */
@@ -140,8 +160,7 @@ export class XdpInterface {
   attachDirect(options: AttachOptions): XdpVnic {
     const queue = options.queue ?? this.#allQueues(options.pairs ?? 1);
     return this.#attach(options, 'direct', queue, (geometry, pair) => {
-      const socket = this.#bind(this.index, queue + pair, geometry);
-      return { socket, veth: null, close: () => {} };
+      return { socket: this.#bind(this.index, queue + pair, geometry), veth: null, links: [] };
     });
   }
 
@@ -152,17 +171,22 @@ export class XdpInterface {
       try {
         const pair = makeVethPair(geometry.mtu, options.alias ?? `arrakis:${options.name}`);
         undo.push(() => removeVethPair(pair));
-        this.#program(pair, { id, index }, geometry.mtu, undo);
+        const links = this.#program(pair, { id, index }, geometry.mtu, undo);
         raiseVethPair(pair);
         const socket = this.#bind(pair.applicationEnd, 0, geometry);
-        return { socket, veth: pair.switchEnd, close: () => undo.run() };
+        return { socket, veth: pair, links };
       } catch (error) {
         return undo.fail(error);
       }
     });
   }
 
-  #program(pair: VethPair, of: { id: number; index: number }, mtu: number, undo: Cleanup): void {
+  #program(
+    pair: VethPair,
+    of: { id: number; index: number },
+    mtu: number,
+    undo: Cleanup,
+  ): number[] {
     const { switchEnd, applicationEnd } = pair;
     const { id, index } = of;
     const { maps, guardMode } = this.#switch;
@@ -173,17 +197,14 @@ export class XdpInterface {
     const deliver = deliverProgram(maps, slotOf(id, index));
     const deliverLink = this.#switch.attach('ark_deliver', deliver, applicationEnd, 'native');
     undo.push(() => closeFd(deliverLink));
+    return [guardLink, deliverLink];
   }
 
   #attach(
     options: AttachOptions,
     kind: FlowOwner['kind'],
     queue: number,
-    connect: (
-      geometry: BoundGeometry,
-      pair: number,
-      id: number,
-    ) => { socket: number; veth: number | null; close: () => void },
+    connect: (geometry: BoundGeometry, pair: number, id: number) => Path,
   ): XdpVnic {
     if (this.#closed) throw new ArrakisError('ARK_GONE', `${this.name} was closed`);
     checkGeometry(options);
@@ -197,16 +218,14 @@ export class XdpInterface {
       undo.push(() => this.#switch.releaseId(id));
       const memfd = memfdSealed(`arrakis-${options.name}`, regionBytes);
       undo.push(() => closeFd(memfd));
-      const sockets: number[] = [];
+      const paths: Path[] = [];
       for (let pair = 0; pair < pairs; pair++) {
         const offset = pair * pairBytes;
         const memory = { memfd, offset, regionBytes: pairBytes, frameSize, ringSize };
-        const made = connect({ mtu, ...memory }, pair, id);
-        undo.push(made.close);
-        undo.push(() => closeFd(made.socket));
-        this.#switch.connect(id, pair, made.socket, made.veth);
-        undo.push(() => this.#switch.disconnect(id, pair));
-        sockets.push(made.socket);
+        const path = connect({ mtu, ...memory }, pair, id);
+        this.#ownPath(undo, id, pair, path);
+        this.#switch.connect(id, pair, path.socket, path.veth?.switchEnd ?? null);
+        paths.push(path);
       }
       const owner: FlowOwner = { name: options.name, id, kind, queue, queues: pairs };
       undo.push(() => this.#switch.flows.remove(id));
@@ -221,17 +240,73 @@ export class XdpInterface {
         ringSize,
         regionBytes,
         mode: kind === 'direct' ? this.mode : 'native',
-        zeroCopy: sockets.every(xskIsZeroCopy),
+        zeroCopy: paths.every(({ socket }) => xskIsZeroCopy(socket)),
       };
-      const vnic = new XdpVnic(grant, [memfd, ...sockets], owner, this.#switch, () => {
-        this.#vnics.delete(vnic);
-        undo.run();
-      });
-      this.#vnics.add(vnic);
-      return vnic;
+      return this.#register(grant, memfd, paths, owner, undo);
     } catch (error) {
       return undo.fail(error);
     }
+  }
+
+  #register(
+    grant: AfXdpGrant,
+    memfd: number,
+    paths: readonly Path[],
+    owner: FlowOwner,
+    undo: Cleanup,
+  ): XdpVnic {
+    const vnic = new XdpVnic(grant, memfd, paths, owner, this.#switch, () => {
+      this.#vnics.delete(vnic);
+      undo.run();
+    });
+    this.#vnics.add(vnic);
+    return vnic;
+  }
+
+  /** Let go of `path` when `undo` runs. */
+  #ownPath(undo: Cleanup, id: number, pair: number, { socket, veth, links }: Path): void {
+    if (veth !== null) undo.push(() => removeVethPair(veth));
+    undo.push(() => closeAll(links));
+    undo.push(() => closeFd(socket));
+    undo.push(() => this.#switch.disconnect(id, pair));
+  }
+
+  /**
+   * Go on with a VNIC of the interface that was adopted. Takes over the descriptors. ARK_GONE when it is not whole any
+   * more; then nothing of it is left.
+   */
+  adoptVnic(filters: readonly FlowFilter[], saved: SavedVnic, fds: readonly number[]): XdpVnic {
+    const { grant, owner, veths } = saved;
+    const pairs = owner.queues;
+    const undo = new Cleanup();
+    const linksPerPair = veths.length === 0 ? 0 : 2;
+    if (fds.length !== 1 + pairs * (1 + linksPerPair) || !this.#switch.adoptId(owner.id)) {
+      undo.push(() => closeAll(fds));
+      return undo.fail(notWhole(owner));
+    }
+    undo.push(() => this.#switch.releaseId(owner.id));
+    const [memfd, ...rest] = fds as [number, ...number[]];
+    undo.push(() => closeFd(memfd));
+    const paths: Path[] = [];
+    for (let pair = 0; pair < pairs; pair++) {
+      const links = rest.slice(pairs + 2 * pair, pairs + 2 * pair + linksPerPair);
+      const path = { socket: rest[pair]!, veth: veths[pair] ?? null, links };
+      this.#ownPath(undo, owner.id, pair, path);
+      paths.push(path);
+    }
+    undo.push(() => this.#switch.flows.remove(owner.id));
+    try {
+      if (!veths.every(isVethPair)) throw notWhole(owner);
+      this.#switch.flows.adopt(owner, filters);
+      return this.#register(grant, memfd, paths, owner, undo);
+    } catch (error) {
+      return undo.fail(error);
+    }
+  }
+
+  /** Every VNIC that goes on was adopted: what the maps have of others goes. */
+  settle(): void {
+    this.#switch.flows.settle();
   }
 
   #bind(ifIndex: number, queue: number, geometry: BoundGeometry): number {
@@ -268,6 +343,30 @@ export class XdpInterface {
   }
 }
 
+/** By which a queue pair's frames come and go. */
+interface Path {
+  readonly socket: number;
+  readonly veth: VethPair | null;
+  /** Links of the programs at both ends of the veth. */
+  readonly links: readonly number[];
+}
+
+export interface SavedInterface {
+  readonly index: number;
+  readonly mac: Mac;
+  readonly switch: SavedSwitch;
+}
+
+export interface SavedVnic {
+  readonly grant: AfXdpGrant;
+  readonly owner: FlowOwner;
+  /** One a queue pair; none when it is direct. */
+  readonly veths: readonly VethPair[];
+}
+
+const notWhole = ({ name }: FlowOwner): ArrakisError =>
+  new ArrakisError('ARK_GONE', `VNIC ${name} is not whole any more`, { hint: 'open it again' });
+
 interface BoundGeometry {
   mtu: number;
   memfd: number;
@@ -300,6 +399,7 @@ export class XdpVnic {
   readonly grant: AfXdpGrant;
   /** Memory, and one socket a queue pair. */
   readonly fds: readonly number[];
+  readonly #paths: readonly Path[];
   readonly #owner: FlowOwner;
   readonly #switch: XdpSwitch;
   readonly #release: () => void;
@@ -307,13 +407,15 @@ export class XdpVnic {
 
   constructor(
     grant: AfXdpGrant,
-    fds: readonly number[],
+    memfd: number,
+    paths: readonly Path[],
     owner: FlowOwner,
     xdpSwitch: XdpSwitch,
     release: () => void,
   ) {
     this.grant = grant;
-    this.fds = fds;
+    this.fds = [memfd, ...paths.map(({ socket }) => socket)];
+    this.#paths = paths;
     this.#owner = owner;
     this.#switch = xdpSwitch;
     this.#release = release;
@@ -323,6 +425,14 @@ export class XdpVnic {
   setFilters(filters: readonly FlowFilter[]): void {
     this.#requireAttached();
     this.#switch.flows.set(this.#owner, filters);
+  }
+
+  /** For `XdpInterface.adoptVnic`. The descriptors stay this object's. */
+  save(): { state: SavedVnic; fds: number[] } {
+    const veths = this.#paths.flatMap(({ veth }) => (veth === null ? [] : [veth]));
+    const links = this.#paths.flatMap((path) => path.links);
+    const state = { grant: this.grant, owner: this.#owner, veths };
+    return { state, fds: [...this.fds, ...links] };
   }
 
   counters(): XdpVnicCounters {

@@ -8,7 +8,7 @@
 import { assert } from '../../base/assert.ts';
 import { ArrakisError, isErrno } from '../../base/errors.ts';
 import { FLOW_PROTOCOL, type FlowFilter, formatFilter, overlaps } from '../../device/filter.ts';
-import { mapDelete, mapUpdate } from '../../ffi/bpf.ts';
+import { mapDelete, mapKeys, mapUpdate } from '../../ffi/bpf.ts';
 import { FLOW_KEY_BYTES, FLOW_VALUE_BYTES, KIND, SCOPE } from './programs/index.ts';
 
 /** Keys that the filters of one VNIC may expand to. */
@@ -134,6 +134,23 @@ export class FlowTable {
     );
     for (const [text, key] of before) if (!keys.has(text)) mapDelete(this.#map, key);
     this.#owned.set(owner.id, { owner, filters: [...filters], keys });
+  }
+
+  /** Go on with flows that the map has from the daemon before; what is missing there is added. */
+  adopt(owner: FlowOwner, filters: readonly FlowFilter[]): void {
+    this.#refuseTaken(owner, filters);
+    const keys = expandFilters(filters, owner.id);
+    const value = flowValue(owner);
+    for (const key of keys.values()) mapUpdate(this.#map, key, value);
+    this.#owned.set(owner.id, { owner, filters: [...filters], keys });
+  }
+
+  /** Remove the keys of the map that no VNIC has. */
+  settle(): void {
+    const known = new Set([...this.#owned.values()].flatMap(({ keys }) => [...keys.keys()]));
+    for (const key of mapKeys(this.#map, FLOW_KEY_BYTES)) {
+      if (!known.has(key.toString('hex'))) mapDelete(this.#map, key);
+    }
   }
 
   /** Take all flows of VNIC `id` away. Without effect when it has none. */

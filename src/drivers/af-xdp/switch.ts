@@ -1,12 +1,13 @@
 /**
  * The switch of one interface: maps, the steer program at the interface, ids and counters. Nothing is pinned: all
- * of it is descriptors of this process and goes with it; the interface is then the kernel's alone again.
+ * of it is descriptors, and goes with whoever has them; the interface is then the kernel's alone again.
  */
 import { ArrakisError, isErrno } from '../../base/errors.ts';
 import type { Assembler } from '../../ebpf/assembler.ts';
 import {
   attachXdp,
   createMap,
+  detachLink,
   loadXdpProgram,
   mapDelete,
   mapUpdate,
@@ -22,6 +23,14 @@ import { xdpFeatures } from '../../ffi/xdp-features.ts';
 import { FLOW_KEYS_MAX, FlowTable } from './flows.ts';
 import * as programs from './programs/index.ts';
 
+/** Descriptors that a switch saves: the link and the maps. */
+export const SWITCH_FDS = 5;
+
+export interface SavedSwitch {
+  readonly mode: XdpMode;
+  readonly guardMode: XdpMode;
+}
+
 export class XdpSwitch {
   /** How the steer program is attached. */
   readonly mode: XdpMode;
@@ -32,29 +41,59 @@ export class XdpSwitch {
   readonly #link: number;
   readonly #ids = new Set<number>();
 
+  private constructor(saved: SavedSwitch, maps: programs.SwitchMaps, link: number) {
+    this.mode = saved.mode;
+    this.guardMode = saved.guardMode;
+    this.maps = maps;
+    this.flows = new FlowTable(maps.flows);
+    this.#link = link;
+  }
+
   /** Put the switch on `link`. ARK_IN_USE when the interface has an XDP program. */
-  constructor(link: Link) {
-    this.maps = createMaps();
+  static open(link: Link): XdpSwitch {
+    const maps = createMaps();
     try {
-      this.flows = new FlowTable(this.maps.flows);
-      const steer = loadProgram('ark_steer', programs.steerProgram(this.maps, link.mac));
+      const steer = loadProgram('ark_steer', programs.steerProgram(maps, link.mac));
+      let attached: ReturnType<typeof attachSteer>;
       try {
-        ({ link: this.#link, mode: this.mode } = attachSteer(steer, link));
+        attached = attachSteer(steer, link);
       } finally {
         closeFd(steer);
       }
       try {
-        mapUpdate(this.maps.veths, u32(programs.UPLINK), u32(link.index));
+        const { mode } = attached;
+        mapUpdate(maps.veths, u32(programs.UPLINK), u32(link.index));
         const takesNative = xdpFeatures(link.index)?.redirectTarget ?? true;
-        this.guardMode = this.mode === 'native' && takesNative ? 'native' : 'skb';
+        const guardMode = mode === 'native' && takesNative ? 'native' : 'skb';
+        return new XdpSwitch({ mode, guardMode }, maps, attached.link);
       } catch (error) {
-        closeFd(this.#link);
+        closeFd(attached.link);
         throw error;
       }
     } catch (error) {
-      closeAll(Object.values(this.maps));
+      closeAll(Object.values(maps));
       throw error;
     }
+  }
+
+  /** Go on with a switch that another process saved; owns its descriptors. */
+  static adopt(saved: SavedSwitch, fds: readonly number[]): XdpSwitch {
+    const [link, flows, xsks, veths, counts] = fds as [number, number, number, number, number];
+    return new XdpSwitch(saved, { flows, xsks, veths, counts }, link);
+  }
+
+  /** For `adopt`. The descriptors stay this object's. */
+  save(): { state: SavedSwitch; fds: number[] } {
+    const { mode, guardMode } = this;
+    const { flows, xsks, veths, counts } = this.maps;
+    return { state: { mode, guardMode }, fds: [this.#link, flows, xsks, veths, counts] };
+  }
+
+  /** Take `id`, which a VNIC of the switch that was adopted has. False when another has it. */
+  adoptId(id: number): boolean {
+    if (this.#ids.has(id)) return false;
+    this.#ids.add(id);
+    return true;
   }
 
   /** A free id, with its counters at zero. Give it back by `releaseId`. */
@@ -108,6 +147,8 @@ export class XdpSwitch {
 
   /** Take the program off the interface. Call once, after every VNIC is gone. */
   close(): void {
+    // The keeper has a copy: the interface is to be free now.
+    detachLink(this.#link);
     closeFd(this.#link);
     closeAll(Object.values(this.maps));
   }

@@ -8,6 +8,7 @@ import {
   createVethPair,
   deleteLink,
   type Link,
+  linkByIndex,
   listLinks,
   setLinkUp,
 } from '../../ffi/netlink/index.ts';
@@ -59,6 +60,13 @@ export function raiseVethPair(pair: VethPair): void {
   setLinkUp(pair.applicationEnd);
 }
 
+/** True while both ends are there and up. */
+export function isVethPair(pair: VethPair): boolean {
+  const { switchEnd, applicationEnd } = pair;
+  const [a, b] = [linkByIndex(switchEnd), linkByIndex(applicationEnd)];
+  return a?.name === pair.name && a.up && b?.peerIndex === switchEnd && b.up;
+}
+
 /** Remove a pair; one that is gone already is fine. */
 export function removeVethPair(pair: VethPair): void {
   removeLink(pair.switchEnd);
@@ -80,9 +88,13 @@ export function findStaleLinks(aliasPrefix: string): Link[] {
   );
 }
 
-/** Remove them, peers included. Names of the removed ones. */
-export function removeStaleLinks(aliasPrefix: string): string[] {
-  return findStaleLinks(aliasPrefix).map((link) => {
+/** Remove them, but those whose alias `isInUse`; peers included. Names of the removed ones. */
+export function removeStaleLinks(
+  aliasPrefix: string,
+  isInUse: (alias: string) => boolean = () => false,
+): string[] {
+  const stale = findStaleLinks(aliasPrefix).filter((link) => !isInUse(link.alias ?? ''));
+  return stale.map((link) => {
     removeLink(link.index);
     return link.name;
   });

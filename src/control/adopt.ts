@@ -1,0 +1,86 @@
+/**
+ * Adoption: a daemon goes on with what the one before had, which was killed.
+ *
+ *   ids ─► devices ─► domains ─► VNICs ─► the rest is given up ─► `resumed` to every domain
+ *
+ * - Synchronous: no request is served, and no end of a connection noticed, before everything is in its place.
+ * - What does not fit together is given up: an object without its domain, a VNIC without its device or descriptors.
+ */
+import { ArrakisError } from '../base/errors.ts';
+import type { JournalId } from './journal.ts';
+import type { Claimed, Safekeeping } from './keeping.ts';
+import type { Domain, SavedDomain } from './objects/domain.ts';
+import { vnicsOf } from './objects/vnic.ts';
+import { restoreVnic, type SavedVnic } from './objects/vnic-keeping.ts';
+import type { ControlPlane } from './plane.ts';
+
+/** The first id that no daemon before has used. */
+export const firstId = (keeping: Safekeeping): number =>
+  (keeping.claim('ids', 'objects')?.state as { next: number } | undefined)?.next ?? 1;
+
+/** Counts the daemons that went on with one another; noted for the next. */
+export function nextIncarnation(keeping: Safekeeping): number {
+  const before = keeping.claim('daemon', 'self')?.state as { incarnation: number } | undefined;
+  const incarnation = (before?.incarnation ?? 0) + 1;
+  keeping.put('daemon', 'self', { incarnation });
+  return incarnation;
+}
+
+/** Interfaces, domains and VNICs of the daemon before. The software NIC has been made with its process already. */
+export function adoptAll(plane: ControlPlane, keeping: Safekeeping): void {
+  for (const name of keeping.unclaimed('device')) adoptDevice(plane, keeping, name);
+  for (const id of keeping.unclaimed('domain')) adoptDomain(plane, keeping, Number(id));
+  for (const id of keeping.unclaimed('vnic')) adoptVnic(plane, keeping, Number(id));
+}
+
+/** Tell the domains, once everything is in its place. */
+export function announceResumed(plane: ControlPlane): void {
+  const { pid, version } = plane;
+  for (const domain of plane.domains.values()) {
+    const own = vnicsOf(plane, domain).filter((vnic) => vnic.state === 'open' && !vnic.foreign);
+    domain.event('resumed', { pid, version, vnics: own.map((vnic) => vnic.id) });
+  }
+}
+
+function adoptDevice(plane: ControlPlane, keeping: Safekeeping, id: JournalId): void {
+  const name = String(id);
+  if (plane.devices.has(name)) return;
+  take(plane, keeping, 'device', id, 1, ({ state, fds }) => {
+    plane.devices.adopt(name, (state as { keep: boolean }).keep, { state, fds });
+  });
+}
+
+function adoptDomain(plane: ControlPlane, keeping: Safekeeping, id: number): void {
+  take(plane, keeping, 'domain', id, 1, ({ state, fds }) => {
+    const domain = plane.restoreDomain(id, state as SavedDomain);
+    plane.host.adoptChannel(fds[0]!, domain);
+  });
+}
+
+function adoptVnic(plane: ControlPlane, keeping: Safekeeping, id: number): void {
+  const saved = keeping.peek('vnic', id) as SavedVnic;
+  const domain: Domain | undefined =
+    saved.domain === plane.self.id ? plane.self : plane.domains.get(saved.domain);
+  if (domain === undefined) return;
+  take(plane, keeping, 'vnic', id, 0, ({ fds }) => restoreVnic(plane, domain, id, saved, fds));
+}
+
+/** One object that cannot be adopted is no reason to give up the others. */
+function take(
+  plane: ControlPlane,
+  keeping: Safekeeping,
+  kind: string,
+  id: JournalId,
+  fdsMin: number,
+  adopt: (claimed: Claimed) => void,
+): void {
+  const claimed = keeping.claim(kind, id, fdsMin);
+  if (claimed === null) return;
+  try {
+    adopt(claimed);
+  } catch (error) {
+    if (!(error instanceof ArrakisError)) throw error;
+    keeping.delete(kind, id);
+    plane.log('warn', 'not taken over', { kind, id, error: error.message });
+  }
+}

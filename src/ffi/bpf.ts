@@ -40,7 +40,7 @@ const PROG_INFO_BYTES = 232;
 const PROG_INFO_NAME = 64;
 
 /** Numbers of enum bpf_map_type. */
-const MAP_TYPE = { hash: 1, percpuArray: 6, devmap: 14, xskmap: 17 } as const;
+const MAP_TYPE = { hash: 1, array: 2, percpuArray: 6, devmap: 14, xskmap: 17 } as const;
 
 export interface MapSpec {
   readonly type: keyof typeof MAP_TYPE;

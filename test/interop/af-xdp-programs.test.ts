@@ -34,6 +34,7 @@ describe('bpf', { skip }, () => {
       xsks: createMap({ ...of, type: 'xskmap' }),
       veths: createMap({ ...of, type: 'devmap' }),
       counts: createMap({ ...of, type: 'percpuArray', valueBytes: 16, entriesMax: 4096 }),
+      limits: createMap({ ...of, type: 'array', valueBytes: 24, entriesMax: 512 }),
     };
   });
   afterEach(() => closeAll(Object.values(maps)));

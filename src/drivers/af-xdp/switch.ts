@@ -3,6 +3,7 @@
  * of it is descriptors, and goes with whoever has them; the interface is then the kernel's alone again.
  */
 import { ArrakisError, isErrno } from '../../base/errors.ts';
+import { DIRECTIONS, type Direction, type RateLimit, UNLIMITED } from '../../device/rate.ts';
 import type { Assembler } from '../../ebpf/assembler.ts';
 import {
   attachXdp,
@@ -10,6 +11,7 @@ import {
   detachLink,
   loadXdpProgram,
   mapDelete,
+  mapLookup,
   mapUpdate,
   percpuClear,
   percpuSums,
@@ -24,7 +26,7 @@ import { FLOW_KEYS_MAX, FlowTable } from './flows.ts';
 import * as programs from './programs/index.ts';
 
 /** Descriptors that a switch saves: the link and the maps. */
-export const SWITCH_FDS = 5;
+export const SWITCH_FDS = 6;
 
 export interface SavedSwitch {
   readonly mode: XdpMode;
@@ -78,15 +80,16 @@ export class XdpSwitch {
 
   /** Go on with a switch that another process saved; owns its descriptors. */
   static adopt(saved: SavedSwitch, fds: readonly number[]): XdpSwitch {
-    const [link, flows, xsks, veths, counts] = fds as [number, number, number, number, number];
-    return new XdpSwitch(saved, { flows, xsks, veths, counts }, link);
+    const [link, flows, xsks, veths, counts, limits] = fds as [number, ...number[]];
+    const maps = { flows, xsks, veths, counts, limits } as programs.SwitchMaps;
+    return new XdpSwitch(saved, maps, link);
   }
 
   /** For `adopt`. The descriptors stay this object's. */
   save(): { state: SavedSwitch; fds: number[] } {
     const { mode, guardMode } = this;
-    const { flows, xsks, veths, counts } = this.maps;
-    return { state: { mode, guardMode }, fds: [this.#link, flows, xsks, veths, counts] };
+    const { flows, xsks, veths, counts, limits } = this.maps;
+    return { state: { mode, guardMode }, fds: [this.#link, flows, xsks, veths, counts, limits] };
   }
 
   /** Take `id`, which a VNIC of the switch that was adopted has. False when another has it. */
@@ -96,13 +99,14 @@ export class XdpSwitch {
     return true;
   }
 
-  /** A free id, with its counters at zero. Give it back by `releaseId`. */
+  /** A free id, with its counters at zero and no limits. Give it back by `releaseId`. */
   takeId(): number {
     for (let id = 0; id < programs.VNICS_MAX; id++) {
       if (this.#ids.has(id)) continue;
       for (let i = 0; i < programs.COUNTS_PER_VNIC; i++) {
         percpuClear(this.maps.counts, id * programs.COUNTS_PER_VNIC + i, programs.COUNT_WORDS);
       }
+      for (const direction of DIRECTIONS) this.setLimit(id, direction, UNLIMITED);
       this.#ids.add(id);
       return id;
     }
@@ -145,6 +149,15 @@ export class XdpSwitch {
     return percpuSums(this.maps.counts, first, programs.COUNT_TX + 1, programs.COUNT_WORDS);
   }
 
+  /** Limit what VNIC `id` sends or receives, from the next frame on. */
+  setLimit(id: number, direction: Direction, limit: RateLimit): void {
+    const key = u32(programs.limitOf(id, direction));
+    const entry = Buffer.alloc(programs.LIMIT_BYTES);
+    mapLookup(this.maps.limits, key, entry);
+    programs.writeLimit(entry, limit);
+    mapUpdate(this.maps.limits, key, entry);
+  }
+
   /** Take the program off the interface. Call once, after every VNIC is gone. */
   close(): void {
     // The keeper has a copy: the interface is to be free now.
@@ -170,6 +183,7 @@ function createMaps(): programs.SwitchMaps {
       xsks: make('xskmap', [4, 4, UPLINK]),
       veths: make('devmap', [4, 4, UPLINK + 1]),
       counts: make('percpuArray', [4, COUNT_WORDS * 8, VNICS_MAX * COUNTS_PER_VNIC]),
+      limits: make('array', [4, programs.LIMIT_BYTES, programs.LIMITS_MAX]),
     };
   } catch (error) {
     closeAll(made);

@@ -37,6 +37,7 @@ import {
   XDP_DROP,
 } from './common.ts';
 import { COUNT_RX, COUNT_TX, KIND, SCOPE, type SwitchMaps, UPLINK } from './maps.ts';
+import { police } from './police.ts';
 import { keepOwner, redirectByFlow } from './spread.ts';
 
 export interface GuardOptions {
@@ -61,6 +62,8 @@ export function guardProgram(maps: SwitchMaps, options: GuardOptions): Assembler
   asm.label('forward');
   keepOwner(asm);
   asm.ldx(1, R1, R0, 4).jneImm(R1, KIND.switched, 'noDestination');
+  police(asm, maps, options, 'send', 'rateExceeded');
+  police(asm, maps, R9, 'receive', 'receiverRate');
   count(asm, maps, options, COUNT_TX);
   count(asm, maps, R9, COUNT_RX);
   redirectByFlow(asm, [maps.veths, 'veths'], XDP_DROP);
@@ -70,10 +73,14 @@ export function guardProgram(maps: SwitchMaps, options: GuardOptions): Assembler
   asm.ldx(4, R1, DATA, 0).jne32Imm(R1, macWord(options.mac), 'out');
   asm.ldx(2, R1, DATA, 4).jeqImm(R1, macTail(options.mac), 'noDestination');
   asm.label('out');
+  police(asm, maps, options, 'send', 'rateExceeded');
   count(asm, maps, options, COUNT_TX);
   asm.movImm(R9, UPLINK);
   redirect(asm, [maps.veths, 'veths'], R9, XDP_DROP);
 
+  asm.label('receiverRate');
+  count(asm, maps, R9, DROP.rateExceeded);
+  asm.movImm(R0, XDP_DROP).exit();
   for (const reason of GUARD_DROPS) {
     asm.label(reason);
     count(asm, maps, options, DROP[reason]);
@@ -91,6 +98,7 @@ const GUARD_DROPS = [
   'spoofedArp',
   'otherProtocol',
   'noDestination',
+  'rateExceeded',
 ] as const satisfies readonly DropReason[];
 
 function guardIpv4(asm: Assembler, maps: SwitchMaps, options: GuardOptions): void {

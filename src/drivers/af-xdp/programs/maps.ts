@@ -49,4 +49,6 @@ export interface SwitchMaps {
   /** DEVMAP by slot, and the interface at UPLINK. */
   readonly veths: number;
   readonly counts: number;
+  /** See police.ts. */
+  readonly limits: number;
 }

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { parseMac } from '../../../base/address.ts';
 import { COUNT_TX, COUNTS_PER_VNIC, deliverProgram, guardProgram, steerProgram } from './index.ts';
 
-const MAPS = { flows: 10, xsks: 11, veths: 12, counts: 13 };
+const MAPS = { flows: 10, xsks: 11, veths: 12, counts: 13, limits: 14 };
 const MAC = parseMac('02:00:fe:dc:ba:98');
 
 test('every label is there, and every counter has its place', () => {

@@ -1,5 +1,6 @@
 /** The program of the interface itself. */
 import type { Mac } from '../../../base/address.ts';
+import { DROP } from '../../../device/drops.ts';
 import { Assembler, R0, R1, R2, R3, R4, R9, R10 } from '../../../ebpf/assembler.ts';
 import {
   ARP_END,
@@ -25,6 +26,7 @@ import {
   XDP_PASS,
 } from './common.ts';
 import { COUNT_RX, KIND, QUEUES_PER_VNIC_LOG2, type SwitchMaps } from './maps.ts';
+import { police } from './police.ts';
 import { keepOwner, redirectByFlow } from './spread.ts';
 
 /** Stack: where the frame goes, while it is counted. */
@@ -61,12 +63,17 @@ export function steerProgram(maps: SwitchMaps, mac: Mac): Assembler {
   asm.ldx(2, R2, R0, 6).ldx(1, R3, R0, 5).addImm(R3, -1);
   asm.ldx(4, R1, CONTEXT, MD_RX_QUEUE_INDEX).sub(R1, R2).jgt(R1, R3, 'pass');
   asm.mov(R4, R9).lshImm(R4, QUEUES_PER_VNIC_LOG2).add(R4, R1).stx(4, R10, SLOT, R4);
+  police(asm, maps, R9, 'receive', 'rateExceeded');
   count(asm, maps, R9, COUNT_RX);
   asm.ldx(4, R4, R10, SLOT);
   redirect(asm, [maps.xsks, 'xsks'], R4, XDP_PASS);
   asm.label('switched');
+  police(asm, maps, R9, 'receive', 'rateExceeded');
   count(asm, maps, R9, COUNT_RX);
   redirectByFlow(asm, [maps.veths, 'veths'], XDP_DROP);
+  asm.label('rateExceeded');
+  count(asm, maps, R9, DROP.rateExceeded);
+  asm.movImm(R0, XDP_DROP).exit();
   asm.label('pass').movImm(R0, XDP_PASS).exit();
   return asm;
 }

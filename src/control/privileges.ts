@@ -23,6 +23,7 @@ export const KEPT = {
   KILL: 'a device process that hangs runs as another user',
   SETUID: 'the software NIC becomes its own user',
   SETGID: 'the software NIC becomes its own group',
+  SETPCAP: 'its keeper gives up all capabilities, in every thread',
   SYS_PTRACE: 'which program connects: /proc/PID/exe',
 } as const satisfies Partial<Record<LinuxCapability, string>>;
 

@@ -3,6 +3,8 @@
  *
  * - It keeps the process alive only while an answer is awaited.
  * - When it closes, requests that wait fail with ARK_NO_DAEMON; queues are left alone.
+ * - When the daemon is killed the channel stays, and the next one serves it. A request that the old one had read and
+ *   not answered is then lost: it fails with ARK_NO_DAEMON once a later one is answered, as answers come in order.
  */
 import { ArrakisError, isErrno } from '../base/errors.ts';
 import { MessageChannel } from '../control/channel.ts';
@@ -24,11 +26,13 @@ import { connectUnix, peerCredentials, SOCK_SEQPACKET } from '../ffi/unix.ts';
 export interface Answer<O extends Operation> {
   readonly reply: ReplyOf<O>;
   readonly fds: number[];
+  /** Daemons that had taken over this channel before the answer was read. */
+  readonly takeovers: number;
 }
 
 export interface ControlEvents {
-  /** The receiver owns `fds`. */
-  onEvent(name: EventName, body: unknown, fds: number[]): void;
+  /** The receiver owns `fds`. `takeovers` as of an answer; `resumed` counts itself. */
+  onEvent(name: EventName, body: unknown, fds: number[], takeovers: number): void;
   onClose(reason: string): void;
 }
 
@@ -44,6 +48,7 @@ export class ControlChannel {
   readonly #events: ControlEvents;
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
+  #takeovers = 0;
   #closedReason: string | null = null;
 
   /** Takes over `fd`, a connected control socket. */
@@ -107,8 +112,10 @@ export class ControlChannel {
       return;
     }
     if (message === null) closeAll(fds);
-    else if (message.kind === 'event') this.#events.onEvent(message.name, message.body, fds);
-    else if (message.kind === 'reply') this.#onReply(message.id, message.body, fds);
+    else if (message.kind === 'event') {
+      if (message.name === 'resumed') this.#onResumed();
+      this.#events.onEvent(message.name, message.body, fds, this.#takeovers);
+    } else if (message.kind === 'reply') this.#onReply(message.id, message.body, fds);
     else {
       closeAll(fds);
       this.#finish(message.id)?.reject(message.error);
@@ -124,15 +131,23 @@ export class ControlChannel {
     }
     try {
       const reply = parseReply(pending.op, body);
-      const wanted = OPERATIONS[pending.op].replyFds.length;
-      if (fds.length !== wanted) {
-        throw new ArrakisError('ARK_BAD_MESSAGE', `${fds.length} descriptors came, not ${wanted}`);
-      }
-      pending.resolve({ reply, fds });
+      checkFdCount(OPERATIONS[pending.op].replyFds, fds.length);
+      pending.resolve({ reply, fds, takeovers: this.#takeovers });
     } catch (error) {
       closeAll(fds);
       pending.reject(error as ArrakisError);
     }
+  }
+
+  /** Another daemon serves us. What is not answered before the next request is, was lost with the one before. */
+  #onResumed(): void {
+    this.#takeovers++;
+    const waiting = [...this.#pending.keys()];
+    if (waiting.length === 0) return;
+    const settle = (): void => {
+      for (const id of waiting) this.#finish(id)?.reject(interrupted());
+    };
+    this.request('list', { after: Number.MAX_SAFE_INTEGER }).then(settle, settle);
   }
 
   #onClose(reason: string): void {
@@ -140,6 +155,18 @@ export class ControlChannel {
     for (const id of [...this.#pending.keys()]) this.#finish(id)?.reject(lost(reason));
     this.#events.onClose(reason);
   }
+}
+
+function checkFdCount(names: readonly string[], count: number): void {
+  const more = names.at(-1)?.endsWith('...') ?? false;
+  if (more ? count >= names.length : count === names.length) return;
+  throw new ArrakisError('ARK_BAD_MESSAGE', `${count} descriptors came, not ${names.join(', ')}`);
+}
+
+function interrupted(): ArrakisError {
+  return new ArrakisError('ARK_NO_DAEMON', 'the daemon was killed while it served the request', {
+    hint: 'another one has taken over: ask again',
+  });
 }
 
 function lost(reason: string): ArrakisError {

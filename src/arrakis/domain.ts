@@ -19,7 +19,8 @@ import { parseVnicSpec, type VnicSpec } from '../control/vnic-spec.ts';
 import { closeAll } from '../ffi/fd.ts';
 import { setAffinity } from '../ffi/process.ts';
 import { type Answer, ControlChannel, openControlSocket } from './client.ts';
-import { openVnicQueue, Vnic } from './vnic.ts';
+import { openSession } from './pairs.ts';
+import { Vnic } from './vnic.ts';
 
 export interface ConnectOptions {
   /** Control socket; default: `ARRAKIS_FD`, `ARRAKIS_SOCKET`, then the usual places. */
@@ -42,6 +43,8 @@ export class Domain extends EventEmitter<DomainEvents> {
   readonly #channel: ControlChannel;
   readonly #vnics = new Map<number, Vnic>();
   #info: ReplyOf<'hello'> | null = null;
+  /** Where it was placed; empty: anywhere. */
+  #cpus: readonly number[] = [];
 
   /** Use `connect`. Takes over `fd`. */
   constructor(fd: number) {
@@ -78,11 +81,12 @@ export class Domain extends EventEmitter<DomainEvents> {
     const { reply, fds } = await this.#channel.request('vnic.open', this.#openArgs(spec));
     let vnic: Vnic;
     try {
-      vnic = new Vnic(reply, openVnicQueue(reply, fds), {
+      vnic = new Vnic(reply, openSession(reply, fds), {
         closeVnic: (id) => this.#closeVnic(id),
         setFilters: async (id, filters) => {
           await this.#channel.request('filter.set', { vnic: id, filters: [...filters] });
         },
+        cpus: () => this.#cpus,
       });
     } catch (error) {
       await this.#closeVnic(reply.vnic);
@@ -90,6 +94,13 @@ export class Domain extends EventEmitter<DomainEvents> {
     }
     this.#vnics.set(vnic.id, vnic);
     return vnic;
+  }
+
+  /** Move this thread to `cpus`, and the threads of every VNIC, spread over them. */
+  place(cpus: readonly number[]): void {
+    setAffinity(cpus);
+    this.#cpus = cpus;
+    for (const vnic of this.vnics) vnic.place(cpus);
   }
 
   /** Any operation of the protocol (docs/protocol.md). The caller owns the descriptors of the answer. */
@@ -164,8 +175,8 @@ export class Domain extends EventEmitter<DomainEvents> {
  */
 export async function connect(options: ConnectOptions = {}): Promise<Domain> {
   const cpus = process.env.ARRAKIS_CPUS;
-  if (cpus !== undefined && cpus !== '') setAffinity(parseCpus(cpus));
   const domain = new Domain(openControlSocket({ socket: options.socket }));
+  if (cpus !== undefined && cpus !== '') domain.place(parseCpus(cpus));
   try {
     return await domain.hello(options.name);
   } catch (error) {

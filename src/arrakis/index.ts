@@ -37,4 +37,6 @@ export {
 export { type Answer, ControlChannel, openControlSocket } from './client.ts';
 export { type ConnectOptions, connect, Domain } from './domain.ts';
 export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
+export { ThreadVnic, threadVnic } from './thread-vnic.ts';
+export { type ThreadsOptions, VnicThreads } from './threads.ts';
 export { Vnic } from './vnic.ts';

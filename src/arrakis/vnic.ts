@@ -1,19 +1,17 @@
 /** A VNIC as the application has it: the driver's queue, ready to use, with its addresses. */
 import { EventEmitter } from 'node:events';
 import type { Ipv4, Mac } from '../base/address.ts';
+import { assert } from '../base/assert.ts';
 import { ArrakisError } from '../base/errors.ts';
 import type { VnicInfo } from '../control/protocol.ts';
 import type { FlowFilter } from '../device/filter.ts';
-import { NIC_STATE, type NicQueue } from '../device/nic.ts';
+import type { NicQueue } from '../device/nic.ts';
 import { CaptureTap } from '../device/pcap.ts';
-import type { AfXdpGrant } from '../drivers/af-xdp/grant.ts';
-import { openAfXdpQueue } from '../drivers/af-xdp/queue.ts';
-import type { VirtioGrant } from '../drivers/virtio/attach.ts';
-import { openVirtioQueue, type VirtioQueue } from '../drivers/virtio/queue.ts';
-import { closeAll } from '../ffi/fd.ts';
 import { FdWatch } from '../ffi/watch.ts';
 import { CaptureSession } from './capture.ts';
+import { openPair, type QueueSession } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
+import { type ThreadsOptions, VnicThreads } from './threads.ts';
 
 const NS_PER_MS = 1e6;
 /** The wall clock in nanoseconds, to the microsecond: `Date.now` counts whole milliseconds. */
@@ -23,6 +21,8 @@ const wallClockNs = (): number => (performance.timeOrigin + performance.now()) *
 export interface VnicControl {
   closeVnic(id: number): Promise<void>;
   setFilters(id: number, filters: readonly FlowFilter[]): Promise<void>;
+  /** Where the application was placed; empty: anywhere. */
+  cpus(): readonly number[];
 }
 
 interface VnicEvents {
@@ -35,8 +35,8 @@ export class Vnic extends EventEmitter<VnicEvents> {
   readonly name: string;
   readonly device: string;
   readonly driver: string;
-  /** The queue of this VNIC; use it from one thread. */
-  readonly queue: NicQueue;
+  /** Queue pairs; more than one only when the VNIC was asked for with `queues=`. */
+  readonly pairs: number;
   readonly mac: Mac;
   readonly mtu: number;
   readonly address: Ipv4;
@@ -45,16 +45,20 @@ export class Vnic extends EventEmitter<VnicEvents> {
   readonly gateway: Ipv4;
   /** False when the host's kernel has the address too and answers ARP and ICMP for it. */
   readonly ownsAddress: boolean;
+  readonly #info: VnicInfo;
   readonly #control: VnicControl;
-  readonly #tap: CaptureTap;
+  readonly #session: QueueSession;
+  /** The pairs that this thread owns. */
+  readonly #taps = new Map<number, CaptureTap>();
+  #threads: VnicThreads | null = null;
   readonly #deviceWatch: FdWatch | null;
   readonly #loops = new Set<PollLoop>();
   #capture: CaptureSession | null = null;
   #isGone = false;
   #closed = false;
 
-  /** `openVnicQueue` makes the queue. Owns it. */
-  constructor(info: VnicInfo, opened: OpenedQueue, control: VnicControl) {
+  /** `openSession` makes the session. Owns it, also when it throws. */
+  constructor(info: VnicInfo, session: QueueSession, control: VnicControl) {
     super();
     this.id = info.vnic;
     this.name = info.name;
@@ -66,16 +70,66 @@ export class Vnic extends EventEmitter<VnicEvents> {
     this.prefix = info.prefix;
     this.gateway = info.gateway;
     this.ownsAddress = info.ownsAddress;
+    this.pairs = session.pairs.length;
+    this.#info = info;
     this.#control = control;
-    this.#tap = new CaptureTap(opened.queue, { nowNs: wallClockNs });
-    this.queue = this.#tap;
-    this.#deviceWatch = watchDevice(opened, () =>
+    this.#session = session;
+    if (this.pairs === 1) this.#openFirst();
+    this.#deviceWatch = watchDevice(session, () =>
       this.markGone('its device closed the connection'),
     );
   }
 
   get gone(): boolean {
     return this.#isGone;
+  }
+
+  /** The first queue pair, for this thread. ARK_IN_USE when threads have it. */
+  get queue(): NicQueue {
+    return this.openPair(0);
+  }
+
+  /** Queue pair `index`, owned by this thread from now on. ARK_IN_USE when threads have it, ARK_BAD_ARGUMENT. */
+  openPair(index: number): NicQueue {
+    const there = this.#taps.get(index);
+    if (there !== undefined) return there;
+    const description = this.#session.pairs[index];
+    if (description === undefined) {
+      throw new ArrakisError('ARK_BAD_ARGUMENT', `VNIC ${this.name} has no queue pair ${index}`, {
+        hint: `it has ${this.pairs}; ask for more by queues=N`,
+      });
+    }
+    if (this.#threads !== null) {
+      throw new ArrakisError('ARK_IN_USE', `the threads of VNIC ${this.name} have its queues`, {
+        hint: 'use threadVnic().queue in the thread',
+      });
+    }
+    const tap = new CaptureTap(openPair(description), { nowNs: wallClockNs });
+    this.#taps.set(index, tap);
+    return tap;
+  }
+
+  /**
+   * Start module `url` in a thread for each queue pair; `threadVnic()` in it is the pair. This thread then has none.
+   * ARK_IN_USE when it has opened a pair already, or threads were started before.
+   */
+  startThreads(url: URL, options: ThreadsOptions = {}): VnicThreads {
+    if (this.#threads !== null || this.#taps.size > 0) {
+      throw new ArrakisError('ARK_IN_USE', `the queues of VNIC ${this.name} are in use`, {
+        hint:
+          this.pairs === 1
+            ? 'a VNIC for threads is opened with queues=N, N from 2'
+            : 'start the threads once, before queue or openPair is used',
+      });
+    }
+    const cpus = options.cpus ?? this.#control.cpus();
+    this.#threads = new VnicThreads(url, this.#info, this.#session.pairs, { ...options, cpus });
+    return this.#threads;
+  }
+
+  /** The application was placed on other processors: its threads follow. */
+  place(cpus: readonly number[]): void {
+    this.#threads?.pin(cpus);
   }
 
   /**
@@ -100,7 +154,9 @@ export class Vnic extends EventEmitter<VnicEvents> {
     this.#closed = true;
     this.#release();
     for (const loop of this.#loops) loop.stop();
-    this.queue.close();
+    await this.#threads?.stop();
+    for (const tap of this.#taps.values()) tap.close();
+    this.#session.close();
     await this.#control.closeVnic(this.id);
   }
 
@@ -110,18 +166,30 @@ export class Vnic extends EventEmitter<VnicEvents> {
     this.#isGone = true;
     this.#release();
     for (const loop of this.#loops) loop.stop();
+    this.#threads?.markGone(reason);
     this.emit('gone', reason);
   }
 
-  /** Record into `fd`, which is taken over, until `stopCapture`. */
+  /** Record into `fd`, which is taken over, until `stopCapture`. The VNIC has one pair: the daemon sees to that. */
   startCapture(fd: number, snapLength: number): void {
     this.stopCapture();
-    this.#capture = new CaptureSession(this.#tap, fd, snapLength);
+    const tap = this.#taps.get(0);
+    assert(tap !== undefined, 'a VNIC of one pair has it open');
+    this.#capture = new CaptureSession(tap, fd, snapLength);
   }
 
   stopCapture(): void {
     this.#capture?.stop();
     this.#capture = null;
+  }
+
+  #openFirst(): void {
+    try {
+      this.openPair(0);
+    } catch (error) {
+      this.#session.close();
+      throw error;
+    }
   }
 
   #release(): void {
@@ -130,38 +198,11 @@ export class Vnic extends EventEmitter<VnicEvents> {
   }
 }
 
-export interface OpenedQueue {
-  readonly queue: NicQueue;
-  /** The device's socket where there is one: it ends with the device. */
-  readonly virtio: VirtioQueue | null;
-}
-
-/** The queue of a grant. Takes over `fds` (region, socket), also on failure. */
-export function openVnicQueue(info: VnicInfo, fds: readonly number[]): OpenedQueue {
-  const [region, socket] = fds as [number, number];
-  if (info.driver === 'virtio') {
-    const queue = openVirtioQueue(info.grant as unknown as VirtioGrant, { region, socket });
-    return { queue, virtio: queue };
-  }
-  try {
-    if (info.driver !== 'af-xdp') {
-      throw new ArrakisError('ARK_UNSUPPORTED', `there is no driver "${info.driver}" here`, {
-        hint: 'the daemon may be newer than this program',
-      });
-    }
-    const queue = openAfXdpQueue(info.grant as unknown as AfXdpGrant, { region, socket });
-    return { queue, virtio: null };
-  } finally {
-    closeAll([region, socket]);
-  }
-}
-
 /** Learn of a device's end also when no daemon is there to tell. */
-function watchDevice({ virtio }: OpenedQueue, onGone: () => void): FdWatch | null {
+function watchDevice({ virtio }: QueueSession, onGone: () => void): FdWatch | null {
   if (virtio === null) return null;
   const watch: FdWatch = new FdWatch(virtio.controlFd, () => {
-    virtio.checkDevice();
-    if (virtio.state === NIC_STATE.up) return;
+    if (virtio.checkDevice() === 'up') return;
     watch.close();
     onGone();
   });

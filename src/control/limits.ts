@@ -5,8 +5,8 @@
 export const LIMITS = {
   /** One control message, JSON text. */
   messageBytesMax: 65536,
-  /** Descriptors with one message. */
-  messageFdsMax: 4,
+  /** Descriptors with one message: the region of a VNIC and a socket for each of its queue pairs are the most. */
+  messageFdsMax: 12,
   /** Messages of one connection that are handled before others get their turn. */
   messagesPerTurnMax: 16,
   /** Malformed messages of one connection before it is closed. */
@@ -63,6 +63,8 @@ export const LIMITS = {
   endpointsPerDomainMax: 32,
   connectionsPerDomainMax: 64,
   connectionsPerEndpointMax: 256,
+  /** Bytes of each of the two rings of a connection. */
+  connectionRingBytesMax: 1024 * 1024,
   /** Connections that a listener was told of and has not accepted. */
   backlogDefault: 16,
   backlogMax: 32,
@@ -70,6 +72,9 @@ export const LIMITS = {
   framesMin: 256,
   framesMax: 65536,
   framesDefault: 2048,
+  /** Queue pairs of a VNIC, and frames of all of them together. */
+  queuesPerVnicMax: 8,
+  framesPerVnicMax: 131072,
   ringSizeDefault: 512,
   frameSizeDefault: 2048,
   /** Sanity bound on what a client asks of a capture. */

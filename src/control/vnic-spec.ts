@@ -1,8 +1,8 @@
 /**
  * What a VNIC is to be, in the form that people type and in the form that the protocol carries.
  *
- *   DEVICE[,ip=10.0.0.2/24][,gw=10.0.0.1][,port=udp:7]...[,mode=direct|switched][,queue=N][,name=x][,frames=N]
- *          [,rate=100M][,pps=50k][,weight=3]
+ *   DEVICE[,ip=10.0.0.2/24][,gw=10.0.0.1][,port=udp:7]...[,mode=direct|switched][,queue=N][,queues=N][,name=x]
+ *          [,frames=N][,rate=100M][,pps=50k][,weight=3]
  *
  * `soft0,ip=10.77.0.2/24`, `eth1,mode=switched,port=udp:7,port=tcp:80-90`.
  * `parseVnicSpec` and `formatVnicSpec` are inverses; `vnicSpecSchema` is the gate for specs from another process.
@@ -44,14 +44,25 @@ export const vnicSpecSchema = z.strictObject({
     .optional()
     .describe('ports received on a shared address'),
   mode: z.enum(['direct', 'switched']).optional().describe('AF_XDP only; default: switched'),
-  queue: z.int().min(0).max(4095).optional().describe('queue of the interface, mode direct'),
+  queue: z
+    .int()
+    .min(0)
+    .max(4095)
+    .optional()
+    .describe('queue of the interface, mode direct; with queues=, the first'),
+  queues: z
+    .int()
+    .min(1)
+    .max(LIMITS.queuesPerVnicMax)
+    .optional()
+    .describe('queue pairs, one for each thread; default: 1'),
   frames: z
     .int()
     .min(LIMITS.framesMin)
     .max(LIMITS.framesMax)
     .refine((n) => (n & (n - 1)) === 0, 'a power of two')
     .optional()
-    .describe('packet buffers, a power of two'),
+    .describe('packet buffers of each queue pair, a power of two'),
   bitsPerSecond: bitsPerSecondSchema
     .optional()
     .describe('limit in each direction; default: none, or what its domain may have'),
@@ -64,7 +75,7 @@ export type PortRange = z.infer<typeof portRangeSchema>;
 
 /** The text form, for hints and help. */
 export const VNIC_SPEC_FORM =
-  'DEVICE[,ip=10.0.0.2/24][,gw=IP][,port=udp:7][,mode=direct|switched][,queue=N][,name=x][,frames=N][,rate=100M][,pps=50k][,weight=N]';
+  'DEVICE[,ip=10.0.0.2/24][,gw=IP][,port=udp:7][,mode=direct|switched][,queue=N][,queues=N][,name=x][,frames=N][,rate=100M][,pps=50k][,weight=N]';
 
 function bad(text: string, what: string): ArrakisError {
   return new ArrakisError('ARK_BAD_ARGUMENT', `VNIC spec "${text}": ${what}`, {
@@ -112,6 +123,7 @@ export function parseVnicSpec(text: string): VnicSpec {
     else if (key === 'port') spec.ports = [...(spec.ports ?? []), parsePorts(value, text)];
     else if (key === 'mode') spec.mode = value as 'direct' | 'switched';
     else if (key === 'queue') spec.queue = parseNumber(value, text, 'queue');
+    else if (key === 'queues') spec.queues = parseNumber(value, text, 'queues');
     else if (key === 'frames') spec.frames = parseNumber(value, text, 'frames');
     else if (key === 'rate') spec.bitsPerSecond = parseLimit(value, text, 'rate');
     else if (key === 'pps') spec.packetsPerSecond = parseLimit(value, text, 'pps');
@@ -139,6 +151,7 @@ export function formatVnicSpec(spec: VnicSpec): string {
   }
   if (spec.mode !== undefined) text += `,mode=${spec.mode}`;
   if (spec.queue !== undefined) text += `,queue=${spec.queue}`;
+  if (spec.queues !== undefined) text += `,queues=${spec.queues}`;
   if (spec.name !== undefined) text += `,name=${spec.name}`;
   if (spec.frames !== undefined) text += `,frames=${spec.frames}`;
   if (spec.bitsPerSecond !== undefined) text += `,rate=${formatRate(spec.bitsPerSecond)}`;

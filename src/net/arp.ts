@@ -10,12 +10,14 @@
  *   on its word: the entry turns stale, and the next use asks. Gratuitous ARP can do no more than that.
  * - When the address is shared with the kernel, ARP is not ours: nothing is sent, and neighbours are what
  *   `learnFromTraffic` saw or `setPermanent` said.
+ * - With several threads on one address, the first hears all ARP and passes it on (neighbours.ts); each has its own cache.
  */
 import { NO_FRAME } from '../device/nic.ts';
 import * as wire from '../wire/arp.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { NET_LIMITS } from './limits.ts';
 import type { Link } from './link.ts';
+import { HEARD, NeighbourRing, type NeighbourShare } from './neighbours.ts';
 
 const FREE = 0;
 const INCOMPLETE = 1;
@@ -48,18 +50,32 @@ export class ArpCache {
   readonly #pendingCount = new Uint8Array(ENTRIES);
   #pendingTotal = 0;
   #nextDueMs = Number.POSITIVE_INFINITY;
+  /** Rings to the other threads, and the one that this thread hears by. */
+  readonly #tells: readonly NeighbourRing[];
+  readonly #hears: NeighbourRing | null;
 
   /** `address` (int32) is ours, `mask` its subnet's; `asks` is false when the kernel does ARP for it. */
-  constructor(link: Link, address: number, mask: number, asks: boolean) {
+  constructor(
+    link: Link,
+    address: number,
+    mask: number,
+    asks: boolean,
+    share: NeighbourShare | null = null,
+  ) {
     this.#link = link;
     this.#address = address;
     this.#mask = mask;
     this.#asks = asks;
+    const tells = share !== null && 'tells' in share ? share.tells : [];
+    this.#tells = tells.map((ring) => new NeighbourRing(ring));
+    this.#hears = share !== null && 'hears' in share ? new NeighbourRing(share.hears) : null;
   }
 
-  /** When `tick` next has something to do; Infinity when nothing waits. */
+  /** When `tick` next has something to do; Infinity when nothing waits. No doorbell rings for what other threads pass on. */
   get nextDueMs(): number {
-    return this.#nextDueMs;
+    const due = this.#nextDueMs;
+    if (this.#hears === null || due === Number.POSITIVE_INFINITY) return due;
+    return Math.min(due, this.#link.nowMs + NET_LIMITS.arpHearMs);
   }
 
   /** Handle a received ARP packet at `at`. Counts its outcome; takes the frame when it becomes the reply. */
@@ -78,13 +94,30 @@ export class ArpCache {
       counters.arpConflict++;
     } else if (!this.#asks || wire.targetIp(view, at) !== this.#address) {
       counters.notForUs++;
-      if (this.#asks) this.#hear(sender, hi, lo);
+      if (!this.#asks) return;
+      this.#hear(sender, hi, lo);
+      this.#tell(sender, hi, lo, HEARD.other);
     } else {
       counters.rxArp++;
       const isRequest = wire.operation(view, at) === wire.OP_REQUEST;
       this.#learn(sender, hi, lo, isRequest);
+      this.#tell(sender, hi, lo, isRequest ? HEARD.request : HEARD.reply);
       if (isRequest) this.#answer(frame, at, sender, hi, lo);
     }
+  }
+
+  #tell(ip: number, hi: number, lo: number, heard: number): void {
+    for (const ring of this.#tells) ring.put(ip, hi, lo, heard);
+  }
+
+  /** Take in what the first thread passed on. How much it was. */
+  #listen(ring: NeighbourRing): number {
+    let count = 0;
+    for (; count < NET_LIMITS.batchMax && ring.take(); count++) {
+      if (ring.heard === HEARD.other) this.#hear(ring.ip, ring.macHi, ring.macLo);
+      else this.#learn(ring.ip, ring.macHi, ring.macLo, ring.heard === HEARD.request);
+    }
+    return count;
   }
 
   /** Send an IPv4 frame whose headers are complete but for the Ethernet destination. Takes the frame. */
@@ -123,11 +156,14 @@ export class ArpCache {
     if (entry >= 0 && this.#state[entry] !== PERMANENT) this.#confirm(entry, hi, lo, REACHABLE);
   }
 
-  /** Ask again where an answer is overdue, give up where it has been for long. Returns how many were due. */
+  /**
+   * Take in what was passed on, ask again where an answer is overdue, give up where it has been for long. Returns how
+   * much there was to do.
+   */
   tick(): number {
     const nowMs = this.#link.nowMs;
-    if (nowMs < this.#nextDueMs) return 0;
-    let due = 0;
+    let due = this.#hears === null ? 0 : this.#listen(this.#hears);
+    if (nowMs < this.#nextDueMs) return due;
     let next = Number.POSITIVE_INFINITY;
     for (let entry = 0; entry < ENTRIES; entry++) {
       if (this.#tries[entry] === 0) continue;

@@ -2,5 +2,6 @@
 export { formatNetCounters, type NetCounter, type NetCounters } from './counters.ts';
 export { NetInterface, type NetOptions } from './interface.ts';
 export { NET_LIMITS } from './limits.ts';
+export { type NeighbourShare, shareNeighbours } from './neighbours.ts';
 export { netTurn, type Turn } from './turn.ts';
 export { UDP_PAYLOAD_OFFSET, type UdpHandler, type UdpLayer } from './udp.ts';

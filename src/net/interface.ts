@@ -18,6 +18,7 @@ import { IcmpLayer } from './icmp.ts';
 import { Ipv4Layer } from './ipv4.ts';
 import { NET_LIMITS } from './limits.ts';
 import { Link } from './link.ts';
+import type { NeighbourShare } from './neighbours.ts';
 import { UdpLayer } from './udp.ts';
 
 export interface NetOptions {
@@ -30,6 +31,8 @@ export interface NetOptions {
   readonly gateway?: Ipv4;
   /** False when the host's kernel has the address too, and answers ARP and ICMP for it. Default true. */
   readonly ownsAddress?: boolean;
+  /** With several threads on this address: what this one gets of `shareNeighbours`. Null: it hears ARP itself. */
+  readonly neighbours?: NeighbourShare | null;
   /** Longest IPv4 datagram to send, in bytes; never more than the queue carries. Default 1,500. */
   readonly mtu?: number;
 }
@@ -57,7 +60,8 @@ export class NetInterface {
     const link = new Link(queue, mac, mtu);
     this.#link = link;
     this.counters = link.counters;
-    this.#arp = new ArpCache(link, address | 0, netmask(prefix) | 0, this.#ownsAddress);
+    const share = options.neighbours ?? null;
+    this.#arp = new ArpCache(link, address | 0, netmask(prefix) | 0, this.#ownsAddress, share);
     this.#ip = new Ipv4Layer(link, this.#arp, { address, prefix, gateway });
     this.#icmp = new IcmpLayer(link, this.#ip);
     this.udp = new UdpLayer(link, this.#ip, this.#ownsAddress ? this.#icmp : null);

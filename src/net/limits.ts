@@ -19,6 +19,8 @@ export const NET_LIMITS = {
   /** One request a second for each neighbour (RFC 1122, section 2.3.2.1). */
   arpRetryMs: 1_000,
   arpTriesMax: 3,
+  /** How often a thread that waits for an answer looks whether the first thread has passed it on. */
+  arpHearMs: 1,
 
   /** ICMP errors: sustained rate and burst (RFC 1812, section 4.3.2.8). */
   icmpErrorsPerSecond: 100,

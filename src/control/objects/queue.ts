@@ -1,20 +1,20 @@
-/** Queue: the one pair of rings of an open VNIC. Made and dropped with the attachment. */
+/** Queue: one pair of rings of an open VNIC, for one thread. Made and dropped with the attachment. */
 import type { ObjectTable } from './table.ts';
 
-/** Registers the queue of VNIC `vnic`; returns its id. */
+/** Registers queue pair `pair` of VNIC `vnic`; returns its id. Its counters are `queue<pair>` of `stats`. */
 export function addQueue(
   table: ObjectTable,
   owner: number,
   vnic: number,
-  geometry: { ringSize: number; driver: string },
+  geometry: { pair: number; ringSize: number; driver: string },
 ): number {
-  const { ringSize, driver } = geometry;
-  const detail = { vnic, ringSize, driver };
+  const { pair, ringSize, driver } = geometry;
+  const detail = { vnic, pair, ringSize, driver };
   return table.add({
     kind: 'queue',
     ...table.birth(),
     owner,
-    name: `vnic ${vnic} queue 0`,
+    name: `vnic ${vnic} queue ${pair}`,
     detail: () => detail,
   }).id;
 }

@@ -185,6 +185,12 @@ export function planVnic(
       hint: 'a switched VNIC has a queue of its own',
     });
   }
+  const frames = (spec.frames ?? LIMITS.framesDefault) * (spec.queues ?? 1);
+  if (frames > LIMITS.framesPerVnicMax) {
+    throw new ArrakisError('ARK_LIMIT', `${frames} packet buffers in all queue pairs`, {
+      hint: `frames= counts for each pair; all together have at most ${LIMITS.framesPerVnicMax}`,
+    });
+  }
   if (spec.mode !== undefined && !device.sharesAddress) {
     throw new ArrakisError('ARK_BAD_ARGUMENT', `${device.name} has no modes`, {
       hint: 'mode= is for interfaces (AF_XDP)',
@@ -265,6 +271,7 @@ export function requestOf(vnic: Vnic): AttachRequest {
     filters: vnic.filters,
     mode: vnic.spec.mode ?? 'switched',
     queue: vnic.spec.queue ?? null,
+    pairs: vnic.spec.queues ?? 1,
     frameCount,
     frameSize: LIMITS.frameSizeDefault,
     // Frames in both rings, and as many again for the application to hold.
@@ -311,9 +318,14 @@ export function attached(
   const { id, owner } = vnic;
   const { driver, regionBytes } = attachment;
   vnic.parts = [
-    addQueue(plane.objects, owner, id, { ringSize: request.ringSize, driver }),
-    addDoorbell(plane.objects, owner, id, driver),
-    addRegion(plane.objects, owner, id, { bytes: regionBytes, frames: request.frameCount }),
+    ...Array.from({ length: request.pairs }, (_, pair) => [
+      addQueue(plane.objects, owner, id, { pair, ringSize: request.ringSize, driver }),
+      addDoorbell(plane.objects, owner, id, pair, driver),
+    ]).flat(),
+    addRegion(plane.objects, owner, id, {
+      bytes: regionBytes,
+      frames: request.frameCount * request.pairs,
+    }),
   ];
   vnic.attachment = attachment;
   vnic.state = 'open';
@@ -399,7 +411,7 @@ export function vnicReattached(plane: ControlPlane, id: number, socket: number):
 /** What the domain is told of a VNIC that it opened. */
 export function vnicReply(vnic: Vnic, attachment: Attachment): VnicInfo {
   const { address, prefix, gateway, ownsAddress } = vnic.addressing;
-  assert(attachment.fds.length === 2, `a VNIC has region and socket (${formatIpv4(address)})`);
+  assert(attachment.fds.length >= 2, `a VNIC has region and socket (${formatIpv4(address)})`);
   const { driver, grant, mac, mtu } = attachment;
   const { id, name, device, filters } = vnic;
   const place = { address, prefix, gateway, ownsAddress, filters: [...filters] };

@@ -61,7 +61,7 @@ export interface OperationTable {
     readonly caller: Caller;
     readonly args: z.ZodObject;
     readonly reply: z.ZodObject;
-    /** Descriptors that come with the request and with the reply, in this order. */
+    /** Descriptors that come with the request and with the reply, in this order; `x...` is one or more. */
     readonly requestFds: readonly string[];
     readonly replyFds: readonly string[];
     readonly errors: readonly ErrorCode[];

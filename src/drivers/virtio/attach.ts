@@ -1,8 +1,8 @@
 /**
- * The control plane's half of the virtio network driver: how one region holds a queue pair and its frames.
+ * The control plane's half of the virtio network driver: how one region holds queue pairs and their frames.
  *
- *   0        REGION_RESERVED                               firstFrame                        regionBytes
- *   | unused | receive ring | transmit ring | up to a frame | frameCount buffers of frameSize | to a page |
+ *   0        REGION_RESERVED                ringsEnd        firstFrame                                 regionBytes
+ *   | unused | per pair: receive, transmit ring | up to a frame | per pair: frameCount buffers of frameSize | to a page |
  *
  * Offsets into the region are also the guest addresses that descriptors carry.
  */
@@ -14,6 +14,9 @@ import { isRingSize, NET_HEADER_LEN, splitLayout } from '../../ring/split-layout
 import { REGION_RESERVED } from './regs.ts';
 
 const PAGE = 4096;
+const CACHE_LINE = 64;
+/** Queue pairs of one VNIC. */
+export const PAIRS_MAX = 8;
 /** Handles stay small integers in V8, and every offset stays positive under bit operations. */
 export const REGION_BYTES_MAX = 0x7fff_0000;
 /** Bounds of a buffer: it holds a full Ethernet frame at least, and a length fits in 16 bits. */
@@ -27,13 +30,15 @@ export const MTU_MAX = 65535 - FRAME_LENGTH_MIN;
 export interface VirtioGrant {
   readonly mac: Mac;
   readonly mtu: number;
-  /** Entries of each of the two rings; a power of two. */
+  /** Queue pairs, each with rings and frames of its own. Default 1. */
+  readonly pairs?: number;
+  /** Entries of each of the two rings of a pair; a power of two. */
   readonly ringSize: number;
   /** Bytes of a buffer; a power of two. */
   readonly frameSize: number;
   /** Bytes before a frame in its buffer; at least the 12 of virtio_net_hdr. */
   readonly headroom: number;
-  /** At least two rings' worth: one to receive into, one to send. */
+  /** Of each pair. At least two rings' worth: one to receive into, one to send. */
   readonly frameCount: number;
   readonly regionBytes: number;
 }
@@ -45,10 +50,19 @@ export interface RingLayout {
   readonly end: number;
 }
 
-export interface VirtioGeometry {
+/** Rings of one queue pair. */
+export interface PairRings {
   readonly rx: RingLayout;
   readonly tx: RingLayout;
+}
+
+export interface VirtioGeometry {
+  /** By pair. */
+  readonly rings: readonly PairRings[];
+  readonly ringsEnd: number;
+  /** Of the first pair; those of the next are `pairBytes` further on. */
   readonly firstFrame: number;
+  readonly pairBytes: number;
   /** A whole number of pages. */
   readonly regionBytes: number;
 }
@@ -58,8 +72,12 @@ export function virtioGeometry(sizes: {
   ringSize: number;
   frameSize: number;
   frameCount: number;
+  pairs?: number;
 }): VirtioGeometry {
-  const { ringSize, frameSize, frameCount } = sizes;
+  const { ringSize, frameSize, frameCount, pairs = 1 } = sizes;
+  require(Number.isInteger(pairs) &&
+    pairs >= 1 &&
+    pairs <= PAIRS_MAX, `${pairs} queue pairs are not from 1 to ${PAIRS_MAX}`);
   require(isRingSize(ringSize), `ring size ${ringSize} is not a power of two up to 32768`);
   require(isPowerOfTwo(frameSize) &&
     frameSize >= FRAME_SIZE_MIN &&
@@ -67,16 +85,24 @@ export function virtioGeometry(sizes: {
       FRAME_SIZE_MAX, `frame size ${frameSize} is not a power of two from ${FRAME_SIZE_MIN} to ${FRAME_SIZE_MAX}`);
   require(Number.isInteger(frameCount) &&
     frameCount >= 2 * ringSize, `${frameCount} frames do not fill two rings of ${ringSize}`);
-  const rx = splitLayout(REGION_RESERVED, ringSize);
-  const tx = splitLayout(rx.end, ringSize);
-  const firstFrame = roundUp(tx.end, frameSize);
-  const regionBytes = roundUp(firstFrame + frameCount * frameSize, PAGE);
+  const rings: PairRings[] = [];
+  let ringsEnd = REGION_RESERVED;
+  for (let pair = 0; pair < pairs; pair++) {
+    const rx = splitLayout(ringsEnd, ringSize);
+    const tx = splitLayout(rx.end, ringSize);
+    rings.push({ rx, tx });
+    // Threads on different cores write into neighbouring rings: not within one cache line.
+    ringsEnd = roundUp(tx.end, CACHE_LINE);
+  }
+  const pairBytes = frameCount * frameSize;
+  const firstFrame = roundUp(ringsEnd, frameSize);
+  const regionBytes = roundUp(firstFrame + pairs * pairBytes, PAGE);
   if (regionBytes > REGION_BYTES_MAX) {
     throw new ArrakisError('ARK_LIMIT', `a region of ${regionBytes} bytes is too large`, {
       hint: `ask for fewer or smaller frames: a region has at most ${REGION_BYTES_MAX} bytes`,
     });
   }
-  return { rx, tx, firstFrame, regionBytes };
+  return { rings, ringsEnd, firstFrame, pairBytes, regionBytes };
 }
 
 /** The geometry of a grant that came over a socket. Throws ARK_BAD_ARGUMENT or ARK_LIMIT where it makes no sense. */

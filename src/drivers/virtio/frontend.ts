@@ -1,6 +1,6 @@
 /**
  * The front-end's half of the vhost-user handshake (QEMU's docs/interop/vhost-user.rst) on a connected stream socket:
- * negotiates features, hands over the region and the two rings of a queue pair, and switches them on.
+ * negotiates features, hands over the region and the two rings of every queue pair, and switches them on.
  *
  * - Synchronous, and every wait is bounded: it runs once, before the first packet.
  * - Guest addresses and "user" addresses are both offsets into the region, so nothing of our address space is told.
@@ -26,11 +26,13 @@ import {
   PROTOCOL_FEATURE,
   REQ,
 } from '../../ring/vhost-user.ts';
-import type { RingLayout } from './attach.ts';
+import type { PairRings, RingLayout } from './attach.ts';
 import {
+  FEATURES_MULTIQUEUE,
   FEATURES_REQUIRED,
   FEATURES_WANTED,
   PROTOCOL_FEATURES_WANTED,
+  QUEUES_PER_PAIR,
   RECEIVEQ,
   TRANSMITQ,
 } from './regs.ts';
@@ -43,15 +45,12 @@ export interface SharedRings {
   readonly regionFd: number;
   readonly regionBytes: number;
   readonly ringSize: number;
-  readonly rx: RingLayout;
-  readonly tx: RingLayout;
+  /** By queue pair. */
+  readonly rings: readonly PairRings[];
 }
 
-/** A running device. The caller owns the four eventfds. */
-export interface VhostSession {
-  /** Negotiated feature set. */
-  readonly features: bigint;
-  readonly eventIdx: boolean;
+/** The eventfds of one queue pair. */
+export interface PairFds {
   /** Written to wake the device. */
   readonly rxKickFd: number;
   readonly txKickFd: number;
@@ -59,6 +58,14 @@ export interface VhostSession {
   readonly callFd: number;
   /** Readable when the device gave up on a ring (SET_VRING_ERR). */
   readonly errFd: number;
+}
+
+/** A running device. The caller owns the eventfds. */
+export interface VhostSession {
+  /** Negotiated feature set. */
+  readonly features: bigint;
+  readonly eventIdx: boolean;
+  readonly pairs: readonly PairFds[];
 }
 
 /**
@@ -73,7 +80,7 @@ export function startDevice(
   setNonBlocking(socket, false);
   setTimeouts(socket, timeoutMs);
   const channel = new Channel(socket);
-  const features = negotiate(channel);
+  const features = negotiate(channel, rings.rings.length);
   channel.request(
     REQ.SET_MEM_TABLE,
     encodeMemTable([{ guestAddress: 0, size: rings.regionBytes, userAddress: 0, offset: 0 }]),
@@ -86,16 +93,18 @@ export function startDevice(
       fds.push(fd);
       return fd;
     };
-    const rxKickFd = made();
-    const txKickFd = made();
-    const callFd = made();
-    const errFd = made();
     // The device wants a call descriptor for each ring. Nobody waits for sent frames, so this one is not kept.
     const txCallFd = made();
-    giveRing(channel, RECEIVEQ, rings.rx, rings.ringSize, [rxKickFd, callFd, errFd]);
-    giveRing(channel, TRANSMITQ, rings.tx, rings.ringSize, [txKickFd, txCallFd, errFd]);
+    const pairs = rings.rings.map(({ rx, tx }, pair): PairFds => {
+      const own = { rxKickFd: made(), txKickFd: made(), callFd: made(), errFd: made() };
+      const { rxKickFd, txKickFd, callFd, errFd } = own;
+      const first = QUEUES_PER_PAIR * pair;
+      giveRing(channel, first + RECEIVEQ, rx, rings.ringSize, [rxKickFd, callFd, errFd]);
+      giveRing(channel, first + TRANSMITQ, tx, rings.ringSize, [txKickFd, txCallFd, errFd]);
+      return own;
+    });
     if (hasFeature(features, FEATURE.VHOST_USER_F_PROTOCOL_FEATURES)) {
-      for (const index of [RECEIVEQ, TRANSMITQ]) {
+      for (let index = 0; index < QUEUES_PER_PAIR * pairs.length; index++) {
         channel.request(REQ.SET_VRING_ENABLE, encodeVringState({ index, num: 1 }));
       }
     }
@@ -103,25 +112,37 @@ export function startDevice(
     channel.query(REQ.GET_FEATURES);
     closeFd(txCallFd);
     const eventIdx = hasFeature(features, FEATURE.VIRTIO_RING_F_EVENT_IDX);
-    return { features, eventIdx, rxKickFd, txKickFd, callFd, errFd };
+    return { features, eventIdx, pairs };
   } catch (error) {
     closeAll(fds);
     throw error;
   }
 }
 
-function negotiate(channel: Channel): bigint {
+function negotiate(channel: Channel, pairs: number): bigint {
   const offered = channel.query(REQ.GET_FEATURES);
   if ((offered & FEATURES_REQUIRED) !== FEATURES_REQUIRED) {
     throw new ArrakisError('ARK_PROTOCOL', 'the device does not offer VIRTIO_F_VERSION_1', {
       hint: 'it speaks only the legacy virtio interface; use a virtio 1.x device',
     });
   }
-  const features = offered & FEATURES_WANTED;
+  const features = offered & (FEATURES_WANTED | (pairs > 1 ? FEATURES_MULTIQUEUE : 0n));
+  let pairsMax = 1;
   if (hasFeature(features, FEATURE.VHOST_USER_F_PROTOCOL_FEATURES)) {
     const protocol = channel.query(REQ.GET_PROTOCOL_FEATURES) & PROTOCOL_FEATURES_WANTED;
     channel.request(REQ.SET_PROTOCOL_FEATURES, encodeU64(protocol));
     channel.acknowledged = hasFeature(protocol, PROTOCOL_FEATURE.REPLY_ACK);
+    const several = pairs > 1 && hasFeature(protocol, PROTOCOL_FEATURE.MQ);
+    if (several) pairsMax = Number(channel.query(REQ.GET_QUEUE_NUM));
+  }
+  if (pairs > pairsMax) {
+    throw new ArrakisError(
+      'ARK_UNSUPPORTED',
+      `the device has ${pairsMax} queue pairs, not ${pairs}`,
+      {
+        hint: 'ask for fewer, or use a device that offers VHOST_USER_PROTOCOL_F_MQ',
+      },
+    );
   }
   channel.request(REQ.SET_OWNER);
   channel.request(REQ.SET_FEATURES, encodeU64(features));

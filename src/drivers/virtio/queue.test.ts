@@ -37,11 +37,23 @@ function open(features: MockFeatures = PLAIN) {
 
 describe('virtio: geometry and grant', () => {
   test('rings and frames do not overlap, and frames are aligned', () => {
-    const { rx, tx, firstFrame, regionBytes } = virtioGeometry(sizes);
-    assert.ok(rx.desc >= 4096 && rx.end <= tx.desc && tx.end <= firstFrame);
-    assert.equal(firstFrame % sizes.frameSize, 0);
-    assert.equal(regionBytes % 4096, 0);
-    assert.ok(firstFrame + sizes.frameCount * sizes.frameSize <= regionBytes);
+    for (const pairs of [1, 2, 8]) {
+      const { rings, ringsEnd, firstFrame, pairBytes, regionBytes } = virtioGeometry({
+        ...sizes,
+        pairs,
+      });
+      assert.equal(rings.length, pairs);
+      let end = 4096;
+      for (const { rx, tx } of rings) {
+        assert.ok(rx.desc >= end && rx.end <= tx.desc);
+        end = tx.end;
+      }
+      assert.ok(end <= ringsEnd && ringsEnd <= firstFrame);
+      assert.equal(firstFrame % sizes.frameSize, 0);
+      assert.equal(pairBytes, sizes.frameCount * sizes.frameSize);
+      assert.equal(regionBytes % 4096, 0);
+      assert.ok(firstFrame + pairs * pairBytes <= regionBytes);
+    }
   });
 
   const wrong: [string, Partial<VirtioGrant>][] = [
@@ -49,6 +61,8 @@ describe('virtio: geometry and grant', () => {
     ['a ring size of nothing', { ringSize: 0 }],
     ['frames of 1 KiB', { frameSize: 1024 }],
     ['too few frames', { frameCount: 31 }],
+    ['no queue pair', { pairs: 0 }],
+    ['nine queue pairs', { pairs: 9 }],
     ['a headroom without room for the header', { headroom: 11 }],
     ['an MTU that does not fit', { mtu: 2000 }],
     ['an MTU that is no number', { mtu: Number.NaN }],

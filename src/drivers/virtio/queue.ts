@@ -1,5 +1,5 @@
 /**
- * The application's half of the virtio network driver: one receive and one transmit ring over vhost-user.
+ * The application's half of the virtio network driver: one queue pair, a receive and a transmit ring, over vhost-user.
  *
  *   buffer   | headroom ............ [virtio_net_hdr, 12] | frame ............ |
  *                                    ^ descriptor address  ^ frame handle
@@ -18,70 +18,40 @@ import {
   newNicCounters,
 } from '../../device/nic.ts';
 import { FRAME_LENGTH_MIN, isSendable } from '../../device/sendable.ts';
-import {
-  closeAll,
-  closeFd,
-  eventfdSignal,
-  POLLERR,
-  POLLHUP,
-  POLLIN,
-  pollOne,
-  readFd,
-} from '../../ffi/fd.ts';
-import { type Mapping, mapShared, requireSealed } from '../../ffi/memory.ts';
+import { eventfdSignal, readFd } from '../../ffi/fd.ts';
+import { type Mapping, mapShared } from '../../ffi/memory.ts';
 import { type FrameMemory, frameMemory, NO_FRAME } from '../../memory/frame-memory.ts';
 import { FramePool } from '../../memory/frame-pool.ts';
 import { SplitDriver } from '../../ring/split-driver.ts';
 import { NET_HEADER_LEN } from '../../ring/split-layout.ts';
-import { checkGrant, type VirtioGeometry, type VirtioGrant } from './attach.ts';
-import { ANSWER_TIMEOUT_MS, startDevice, type VhostSession } from './frontend.ts';
-
-/** Descriptors that come with a VirtioGrant. */
-export interface VirtioFds {
-  /** Memfd of `regionBytes`, sealed against shrinking, zeroed. */
-  readonly region: number;
-  /** Connected stream socket of the device. */
-  readonly socket: number;
-}
+import { checkGrant, type VirtioGrant } from './attach.ts';
+import { ANSWER_TIMEOUT_MS } from './frontend.ts';
+import { deviceState, startVirtio, type VirtioFds, type VirtioPair } from './session.ts';
 
 /**
- * Map the region, start the device on it and fill the receive ring. Takes over both descriptors, also on failure.
- * Throws ARK_BAD_ARGUMENT or ARK_LIMIT (grant), ARK_NOT_PERMITTED (unsealed memory), and what `startDevice` throws.
+ * Start the device of a grant of one pair and open that. Takes over both descriptors, also on failure; closing the
+ * queue ends the session. Throws what `startVirtio` throws.
  */
 export function openVirtioQueue(
   grant: VirtioGrant,
   fds: VirtioFds,
   timeoutMs = ANSWER_TIMEOUT_MS,
 ): VirtioQueue {
-  let mapping: Mapping | null = null;
-  let session: VhostSession | null = null;
+  const session = startVirtio(grant, fds, timeoutMs);
   try {
-    const geometry = checkGrant(grant);
-    const { rx, tx, regionBytes } = geometry;
-    requireSealed(fds.region);
-    mapping = mapShared(fds.region, regionBytes, 0, true);
-    const { ringSize } = grant;
-    // A region that was in use before must not show the device old indices.
-    const memory = frameMemory(mapping.buffer, grant);
-    memory.u8.fill(0, 0, tx.end);
-    session = startDevice(
-      fds.socket,
-      { regionFd: fds.region, regionBytes, ringSize, rx, tx },
-      timeoutMs,
-    );
-    const queue = new VirtioQueue(grant, geometry, mapping, memory, session, fds.socket);
-    closeFd(fds.region);
-    return queue;
+    return new VirtioQueue(session.pairs[0]!, () => session.close());
   } catch (error) {
-    if (session !== null) closeSession(session);
-    mapping?.release();
-    closeAll([fds.region, fds.socket]);
+    session.close();
     throw error;
   }
 }
 
-function closeSession(session: VhostSession): void {
-  closeAll([session.rxKickFd, session.txKickFd, session.callFd, session.errFd]);
+/**
+ * Open one pair of a session, in the calling thread, which alone may use it, and once only: the device goes on from
+ * where the rings are. The session stays open until the queue was closed.
+ */
+export function openVirtioPair(pair: VirtioPair): VirtioQueue {
+  return new VirtioQueue(pair, () => {});
 }
 
 export class VirtioQueue implements NicQueue {
@@ -90,40 +60,30 @@ export class VirtioQueue implements NicQueue {
   readonly frameLengthMax: number;
   readonly counters: NicCounters = newNicCounters();
   readonly doorbellFd: number;
-  /**
-   * The device's socket. It becomes readable when the device goes away; whoever watches it then calls `checkDevice`.
-   * Owned by this queue.
-   */
-  readonly controlFd: number;
-
   readonly #pool: FramePool;
   readonly #rx: SplitDriver;
   readonly #tx: SplitDriver;
   readonly #mapping: Mapping;
-  readonly #session: VhostSession;
+  readonly #fds: VirtioPair;
+  readonly #onClose: () => void;
   readonly #wakeCount = Buffer.alloc(8);
   #state: NicState = NIC_STATE.up;
 
-  /** Use `openVirtioQueue`. Owns mapping, session and socket from here on. */
-  constructor(
-    grant: VirtioGrant,
-    geometry: VirtioGeometry,
-    mapping: Mapping,
-    memory: FrameMemory,
-    session: VhostSession,
-    socket: number,
-  ) {
-    this.memory = memory;
+  /** Maps the region and fills the receive ring. `onClose` runs after everything was let go. */
+  constructor(pair: VirtioPair, onClose: () => void) {
+    const { grant, eventIdx } = pair;
+    const geometry = checkGrant(grant);
+    this.#mapping = mapShared(pair.region, geometry.regionBytes, 0, true);
+    this.memory = frameMemory(this.#mapping.buffer, grant);
     this.frameLengthMax = grant.mtu + FRAME_LENGTH_MIN;
-    this.controlFd = socket;
-    this.doorbellFd = session.callFd;
-    this.#mapping = mapping;
-    this.#session = session;
-    this.#pool = new FramePool(memory, geometry.firstFrame);
-    const { eventIdx } = session;
+    this.doorbellFd = pair.callFd;
+    this.#fds = pair;
+    this.#onClose = onClose;
+    const { rx, tx } = geometry.rings[pair.pair]!;
+    this.#pool = new FramePool(this.memory, geometry.firstFrame + pair.pair * geometry.pairBytes);
     const size = grant.ringSize;
-    this.#rx = new SplitDriver(memory, { ...geometry.rx, size, eventIdx, deviceWrites: true });
-    this.#tx = new SplitDriver(memory, { ...geometry.tx, size, eventIdx, deviceWrites: false });
+    this.#rx = new SplitDriver(this.memory, { ...rx, size, eventIdx, deviceWrites: true });
+    this.#tx = new SplitDriver(this.memory, { ...tx, size, eventIdx, deviceWrites: false });
     this.#post();
   }
 
@@ -210,7 +170,7 @@ export class VirtioQueue implements NicQueue {
 
   kick(): void {
     if (this.#state === NIC_STATE.up && this.#tx.needsKick()) {
-      eventfdSignal(this.#session.txKickFd);
+      eventfdSignal(this.#fds.txKickFd);
       this.counters.kicks++;
     }
   }
@@ -244,18 +204,17 @@ export class VirtioQueue implements NicQueue {
    */
   checkDevice(): NicState {
     if (this.#state !== NIC_STATE.up) return this.#state;
-    const events = pollOne(this.controlFd, POLLIN, 0);
-    if ((events & (POLLHUP | POLLERR)) !== 0) this.#state = NIC_STATE.gone;
-    else if (events !== 0 || pollOne(this.#session.errFd, POLLIN, 0) !== 0) this.#break();
+    const found = deviceState(this.#fds.socket, [this.#fds.errFd]);
+    if (found === 'gone') this.#state = NIC_STATE.gone;
+    else if (found === 'broken') this.#break();
     return this.#state;
   }
 
   close(): void {
     if (this.#state === NIC_STATE.closed) return;
     this.#state = NIC_STATE.closed;
-    closeFd(this.controlFd);
-    closeSession(this.#session);
     this.#mapping.release();
+    this.#onClose();
   }
 
   /** Give the device free frames until its receive ring is full, and wake it if it waits for them. */
@@ -274,7 +233,7 @@ export class VirtioQueue implements NicQueue {
     }
     rx.publish();
     if (rx.needsKick()) {
-      eventfdSignal(this.#session.rxKickFd);
+      eventfdSignal(this.#fds.rxKickFd);
       this.counters.kicks++;
     }
   }

@@ -1,9 +1,13 @@
 /** What the network driver uses of virtio 1.2 and vhost-user: features, vrings, and the per-frame header. */
 import { FEATURE, featureSet, PROTOCOL_FEATURE } from '../../ring/vhost-user.ts';
 
-/** Virtqueues of one queue pair (virtio 1.2, section 5.1.2): the device writes into 0 and reads from 1. */
+/**
+ * Virtqueues of one queue pair (virtio 1.2, section 5.1.2): the device writes into 0 and reads from 1. Those of the
+ * next pair are 2 and 3, and so on.
+ */
 export const RECEIVEQ = 0;
 export const TRANSMITQ = 1;
+export const QUEUES_PER_PAIR = 2;
 
 /** Without these the driver does not work with a device. */
 export const FEATURES_REQUIRED = featureSet(FEATURE.VIRTIO_F_VERSION_1);
@@ -13,6 +17,8 @@ export const FEATURES_WANTED = featureSet(
   FEATURE.VIRTIO_RING_F_EVENT_IDX,
   FEATURE.VHOST_USER_F_PROTOCOL_FEATURES,
 );
+/** Taken as well with several queue pairs. Pairs are switched on by SET_VRING_ENABLE: there is no control queue. */
+export const FEATURES_MULTIQUEUE = featureSet(FEATURE.VIRTIO_NET_F_MQ);
 export const PROTOCOL_FEATURES_WANTED = featureSet(PROTOCOL_FEATURE.MQ, PROTOCOL_FEATURE.REPLY_ACK);
 
 /**

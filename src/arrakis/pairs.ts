@@ -1,0 +1,86 @@
+/**
+ * The queue pairs of an open VNIC. One thread holds the session: descriptors and the connection to the device. A pair
+ * is described by plain data with descriptor numbers, which are good in every thread, and is opened in the thread
+ * that will own it, once.
+ */
+import { ArrakisError } from '../base/errors.ts';
+import type { VnicInfo } from '../control/protocol.ts';
+import type { NicQueue } from '../device/nic.ts';
+import type { AfXdpGrant } from '../drivers/af-xdp/grant.ts';
+import { openAfXdpQueue } from '../drivers/af-xdp/queue.ts';
+import type { VirtioGrant } from '../drivers/virtio/attach.ts';
+import { openVirtioPair } from '../drivers/virtio/queue.ts';
+import { startVirtio, type VirtioPair, type VirtioSession } from '../drivers/virtio/session.ts';
+import { closeAll } from '../ffi/fd.ts';
+
+/** What a thread needs to open one pair. It can be cloned; its descriptors stay the session's. */
+export type PairDescription =
+  | { readonly driver: 'virtio'; readonly virtio: VirtioPair }
+  | {
+      readonly driver: 'af-xdp';
+      readonly grant: AfXdpGrant;
+      readonly pair: number;
+      readonly region: number;
+      readonly socket: number;
+    };
+
+/** Open a pair in the calling thread, which alone may use it. ARK_IN_USE when it was opened before (AF_XDP). */
+export function openPair(description: PairDescription): NicQueue {
+  if (description.driver === 'virtio') return openVirtioPair(description.virtio);
+  const { grant, region, socket, pair } = description;
+  return openAfXdpQueue(grant, { region, socket }, pair);
+}
+
+export class QueueSession {
+  readonly pairs: readonly PairDescription[];
+  /** The device's connection where there is one: it ends with the device. */
+  readonly virtio: VirtioSession | null;
+  readonly #fds: readonly number[];
+  #closed = false;
+
+  constructor(
+    pairs: readonly PairDescription[],
+    virtio: VirtioSession | null,
+    fds: readonly number[],
+  ) {
+    this.pairs = pairs;
+    this.virtio = virtio;
+    this.#fds = fds;
+  }
+
+  /** Let go of the descriptors, after every queue was closed. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.virtio?.close();
+    closeAll(this.#fds);
+  }
+}
+
+/** The session of a grant. Takes over `fds` (region, then sockets), also on failure. */
+export function openSession(info: VnicInfo, fds: readonly number[]): QueueSession {
+  const [region, ...sockets] = fds as [number, ...number[]];
+  if (info.driver === 'virtio' && sockets.length === 1) {
+    const grant = info.grant as unknown as VirtioGrant;
+    const session = startVirtio(grant, { region, socket: sockets[0]! });
+    const pairs = session.pairs.map((virtio) => ({ driver: 'virtio' as const, virtio }));
+    return new QueueSession(pairs, session, []);
+  }
+  const grant = info.grant as unknown as AfXdpGrant;
+  if (info.driver === 'af-xdp' && sockets.length === grant.pairs) {
+    const pairs = sockets.map((socket, pair) => ({
+      driver: 'af-xdp' as const,
+      grant,
+      pair,
+      region,
+      socket,
+    }));
+    return new QueueSession(pairs, null, fds);
+  }
+  closeAll(fds);
+  throw new ArrakisError(
+    'ARK_UNSUPPORTED',
+    `there is no driver "${info.driver}" here for ${sockets.length} sockets`,
+    { hint: 'the daemon may be newer than this program' },
+  );
+}

@@ -1,0 +1,109 @@
+/** A VNIC as one of its threads has it: the pair of this thread, ready to use, with the VNIC's addresses. */
+import { EventEmitter } from 'node:events';
+import { workerData } from 'node:worker_threads';
+import type { Ipv4, Mac } from '../base/address.ts';
+import { ArrakisError } from '../base/errors.ts';
+import type { VnicInfo } from '../control/protocol.ts';
+import type { NicQueue } from '../device/nic.ts';
+import { setAffinity } from '../ffi/process.ts';
+import type { NeighbourShare } from '../net/index.ts';
+import { openPair } from './pairs.ts';
+import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
+import { THREAD_DATA, type ThreadData, type ThreadMessage } from './threads.ts';
+
+interface ThreadVnicEvents {
+  /** The opener asks this thread to end; its loops have been stopped. */
+  stop: [];
+  /** The VNIC stopped for good, with the reason; the loops have been stopped. */
+  gone: [reason: string];
+}
+
+export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
+  /** The queue of this thread. */
+  readonly queue: NicQueue;
+  /** Which of `count` threads this is. */
+  readonly index: number;
+  readonly count: number;
+  readonly info: VnicInfo;
+  readonly mac: Mac;
+  readonly mtu: number;
+  readonly address: Ipv4;
+  readonly prefix: number;
+  /** 0: none. */
+  readonly gateway: Ipv4;
+  readonly ownsAddress: boolean;
+  /** How this thread hears of neighbours: for `NetInterface`. */
+  readonly neighbours: NeighbourShare | null;
+  /** What the opener gave to `startThreads`. */
+  readonly data: unknown;
+  readonly #control: ThreadData['control'];
+  readonly #loops = new Set<PollLoop>();
+
+  /** Use `threadVnic`. */
+  constructor(thread: ThreadData) {
+    super();
+    const { info, control, cpu } = thread;
+    if (cpu !== null) setAffinity([cpu]);
+    this.queue = openPair(thread.description);
+    this.index = thread.index;
+    this.count = thread.count;
+    this.info = info;
+    this.mac = info.mac;
+    this.mtu = info.mtu;
+    this.address = info.address;
+    this.prefix = info.prefix;
+    this.gateway = info.gateway;
+    this.ownsAddress = info.ownsAddress;
+    this.neighbours = thread.neighbours;
+    this.data = thread.data;
+    this.#control = control;
+    control.on('message', (message: ThreadMessage) => this.#onMessage(message));
+  }
+
+  /** Drive `turn` on this thread's queue (see `pollLoop`). The loop ends with the VNIC, and when the opener says stop. */
+  poll(turn: () => number, options: PollLoopOptions = {}): PollLoop {
+    const loop = pollLoop(this.queue, turn, options);
+    this.#loops.add(loop);
+    void loop.done.then(() => this.#loops.delete(loop));
+    return loop;
+  }
+
+  /** Release the queue; the thread may then end. Idempotent. */
+  close(): void {
+    this.#stopLoops();
+    this.queue.close();
+    this.#control.close();
+  }
+
+  #onMessage(message: ThreadMessage): void {
+    if (message.kind === 'pin') {
+      setAffinity([message.cpu]);
+      return;
+    }
+    this.#stopLoops();
+    if (message.kind === 'gone') this.emit('gone', message.reason);
+    else this.emit('stop');
+  }
+
+  #stopLoops(): void {
+    for (const loop of this.#loops) loop.stop();
+  }
+}
+
+let own: ThreadVnic | null = null;
+
+/**
+ * The VNIC of this thread, which `Vnic.startThreads` started. The same object at each call. ARK_NOT_FOUND in a thread
+ * that nobody gave one.
+ */
+export function threadVnic(): ThreadVnic {
+  if (own !== null) return own;
+  const thread = (workerData as { [THREAD_DATA]?: ThreadData } | null)?.[THREAD_DATA];
+  if (thread === undefined) {
+    throw new ArrakisError('ARK_NOT_FOUND', 'this thread was given no queue pair', {
+      hint: 'start the module by vnic.startThreads(url)',
+    });
+  }
+  own = new ThreadVnic(thread);
+  return own;
+}

@@ -1,0 +1,146 @@
+/**
+ * One thread for each queue pair of a VNIC, seen from the thread that opened it.
+ *
+ * - A thread is a worker that runs a module of the application; `threadVnic()` in it is its pair. Threads share the
+ *   region and nothing else, but for the little rings that carry ARP from the first to the others (net/neighbours.ts).
+ * - A thread that dies leaves its pair unserved: what is for it is dropped and counted by the device. The others go on.
+ */
+import { EventEmitter } from 'node:events';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import type { VnicInfo } from '../control/protocol.ts';
+import { type NeighbourShare, shareNeighbours } from '../net/index.ts';
+import type { PairDescription } from './pairs.ts';
+
+/** Under this name in `workerData`. */
+export const THREAD_DATA = 'arrakisThread';
+/** A thread that was asked to stop gets so long before it is terminated. */
+const STOP_MS_MAX = 2_000;
+
+export interface ThreadsOptions {
+  /** Processors: thread i runs on `cpus[i % cpus.length]`. Default: those of the application's placement, if any. */
+  readonly cpus?: readonly number[];
+  /** For `threadVnic().data`; cloned. */
+  readonly data?: unknown;
+}
+
+/** What the thread of one pair gets. */
+export interface ThreadData {
+  readonly description: PairDescription;
+  readonly info: VnicInfo;
+  readonly index: number;
+  readonly count: number;
+  readonly cpu: number | null;
+  readonly neighbours: NeighbourShare | null;
+  readonly control: MessagePort;
+  readonly data: unknown;
+}
+
+/** From the opener to a thread. */
+export type ThreadMessage =
+  | { readonly kind: 'stop' }
+  | { readonly kind: 'gone'; readonly reason: string }
+  | { readonly kind: 'pin'; readonly cpu: number };
+
+interface ThreadEvents {
+  /** Thread `index` ended by an error; its pair is served no more. Without a listener it is a process warning. */
+  died: [index: number, error: Error];
+  /** What thread `index` sent by `parentPort.postMessage`. */
+  message: [index: number, value: unknown];
+}
+
+interface Thread {
+  readonly worker: Worker;
+  readonly control: MessagePort;
+  readonly ended: Promise<void>;
+}
+
+export class VnicThreads extends EventEmitter<ThreadEvents> {
+  /** Resolves when every thread has ended, however. */
+  readonly done: Promise<void>;
+  readonly #threads: readonly Thread[];
+  #running = 0;
+
+  /** Use `Vnic.startThreads`. Starts a worker with module `url` for each pair. */
+  constructor(
+    url: URL,
+    info: VnicInfo,
+    pairs: readonly PairDescription[],
+    options: ThreadsOptions,
+  ) {
+    super();
+    const { cpus = [], data = null } = options;
+    const shares = info.ownsAddress ? shareNeighbours(pairs.length) : pairs.map(() => null);
+    this.#threads = pairs.map((description, index) => {
+      const cpu = cpus.length === 0 ? null : cpus[index % cpus.length]!;
+      const own = {
+        description,
+        info,
+        index,
+        count: pairs.length,
+        cpu,
+        neighbours: shares[index]!,
+      };
+      return this.#start(url, own, data);
+    });
+    this.done = Promise.all(this.#threads.map((thread) => thread.ended)).then(() => {});
+  }
+
+  /** Threads that run now. */
+  get running(): number {
+    return this.#running;
+  }
+
+  /**
+   * Ask every thread to stop: its loops end, and `threadVnic()` says 'stop'. Resolves when all have ended; one that does
+   * not end in 2 s is terminated. Idempotent.
+   */
+  async stop(): Promise<void> {
+    this.#tell({ kind: 'stop' });
+    const late = setTimeout(() => {
+      for (const { worker } of this.#threads) void worker.terminate();
+    }, STOP_MS_MAX);
+    await this.done;
+    clearTimeout(late);
+  }
+
+  /** Move thread i to `cpus[i % cpus.length]`. */
+  pin(cpus: readonly number[]): void {
+    if (cpus.length === 0) return;
+    this.#threads.forEach(({ control }, i) => {
+      control.postMessage({ kind: 'pin', cpu: cpus[i % cpus.length]! } satisfies ThreadMessage);
+    });
+  }
+
+  /** The VNIC stopped for good. */
+  markGone(reason: string): void {
+    this.#tell({ kind: 'gone', reason });
+  }
+
+  #tell(message: ThreadMessage): void {
+    for (const { control } of this.#threads) control.postMessage(message);
+  }
+
+  #start(url: URL, own: Omit<ThreadData, 'control' | 'data'>, data: unknown): Thread {
+    const { port1, port2 } = new MessageChannel();
+    const thread: ThreadData = { ...own, control: port2, data };
+    const worker = new Worker(url, {
+      workerData: { [THREAD_DATA]: thread },
+      transferList: [port2],
+    });
+    this.#running++;
+    const { index } = own;
+    worker.on('message', (value: unknown) => this.emit('message', index, value));
+    worker.on('error', (error: Error) => {
+      if (this.emit('died', index, error)) return;
+      process.emitWarning(`thread ${index} of VNIC ${own.info.name} died: ${error.message}`);
+    });
+    const ended = new Promise<void>((resolve) => {
+      worker.once('exit', () => {
+        this.#running--;
+        port1.close();
+        resolve();
+      });
+    });
+    return { worker, control: port1, ended };
+  }
+}

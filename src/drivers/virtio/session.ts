@@ -1,0 +1,99 @@
+/**
+ * A running virtio device and what keeps it running: its socket, its region, and the eventfds of every queue pair.
+ * One thread starts it; each pair may then be opened in a thread of its own, by numbers that any thread can use.
+ */
+import fs from 'node:fs';
+import { closeAll, POLLERR, POLLHUP, POLLIN, pollOne } from '../../ffi/fd.ts';
+import { requireSealed } from '../../ffi/memory.ts';
+import { checkGrant, type VirtioGrant } from './attach.ts';
+import { ANSWER_TIMEOUT_MS, type PairFds, startDevice } from './frontend.ts';
+
+/** Descriptors that come with a VirtioGrant. */
+export interface VirtioFds {
+  /** Memfd of `regionBytes`, sealed against shrinking. */
+  readonly region: number;
+  /** Connected stream socket of the device. */
+  readonly socket: number;
+}
+
+/** What one thread needs to open one pair: plain data. The descriptors are the session's, and open while it lives. */
+export interface VirtioPair extends PairFds {
+  readonly grant: VirtioGrant;
+  readonly pair: number;
+  readonly eventIdx: boolean;
+  readonly region: number;
+  readonly socket: number;
+}
+
+export class VirtioSession {
+  readonly pairs: readonly VirtioPair[];
+  /**
+   * The device's socket. It becomes readable when the device goes away; whoever watches it then calls `checkDevice`.
+   * Owned by this session.
+   */
+  readonly controlFd: number;
+  readonly #fds: readonly number[];
+  #closed = false;
+
+  constructor(pairs: readonly VirtioPair[], socket: number, fds: readonly number[]) {
+    this.pairs = pairs;
+    this.controlFd = socket;
+    this.#fds = fds;
+  }
+
+  /** Look whether the device is still there. Two system calls for one pair, and one more for each other. */
+  checkDevice(): 'up' | 'gone' | 'broken' {
+    return deviceState(
+      this.controlFd,
+      this.pairs.map((pair) => pair.errFd),
+    );
+  }
+
+  /** Stop the device and close every descriptor. Call it after every queue was closed. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    closeAll(this.#fds);
+  }
+}
+
+/** `gone` when the socket was closed, `broken` when a ring was given up or something came that nobody asked for. */
+export function deviceState(socket: number, errFds: readonly number[]): 'up' | 'gone' | 'broken' {
+  const events = pollOne(socket, POLLIN, 0);
+  if ((events & (POLLHUP | POLLERR)) !== 0) return 'gone';
+  if (events !== 0) return 'broken';
+  return errFds.some((fd) => pollOne(fd, POLLIN, 0) !== 0) ? 'broken' : 'up';
+}
+
+/**
+ * Start the device of `grant` on its region. Takes over both descriptors, also on failure.
+ * Throws ARK_BAD_ARGUMENT or ARK_LIMIT (grant), ARK_NOT_PERMITTED (unsealed memory), and what `startDevice` throws.
+ */
+export function startVirtio(
+  grant: VirtioGrant,
+  fds: VirtioFds,
+  timeoutMs = ANSWER_TIMEOUT_MS,
+): VirtioSession {
+  const { region, socket } = fds;
+  try {
+    const { rings, regionBytes, ringsEnd } = checkGrant(grant);
+    requireSealed(region);
+    // A region that was in use before must not show the device old indices.
+    fs.writeSync(region, Buffer.alloc(ringsEnd), 0, ringsEnd, 0);
+    const memory = { regionFd: region, regionBytes, ringSize: grant.ringSize, rings };
+    const { eventIdx, pairs } = startDevice(socket, memory, timeoutMs);
+    const own = pairs.flatMap((pair) => Object.values(pair) as number[]);
+    const described = pairs.map((pair, index) => ({
+      ...pair,
+      grant,
+      pair: index,
+      eventIdx,
+      region,
+      socket,
+    }));
+    return new VirtioSession(described, socket, [socket, region, ...own]);
+  } catch (error) {
+    closeAll([region, socket]);
+    throw error;
+  }
+}

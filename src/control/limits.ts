@@ -40,6 +40,13 @@ export const LIMITS = {
   /** How long holders may keep what is revoked from them. */
   revokeGraceMsDefault: 100,
   revokeGraceMsMax: 5_000,
+  /** How long a process may hold the sockets of a direct VNIC that is no more, before it is killed. */
+  repossessMs: 500,
+  /** The policy file: its size, how deep it is nested, what it names, and how many problems of it are told. */
+  policyBytesMax: 256 * 1024,
+  policyDepthMax: 32,
+  policyEntriesMax: 8192,
+  policyProblemsMax: 100,
   nameLengthMax: 32,
   pathLengthMax: 100,
   /** The tree of names: bytes of one part and of a path, parts of a path, entries. */

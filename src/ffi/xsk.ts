@@ -7,7 +7,7 @@
 import { isErrno, SystemError } from '../base/errors.ts';
 import { closeFd, pollOne } from './fd.ts';
 import { bind, check, errnoName } from './libc.ts';
-import { type Mapping, mapShared, withMapped } from './memory.ts';
+import { type Mapping, mapShared, memfdSealed, withMapped } from './memory.ts';
 import {
   AF_XDP,
   bindCall,
@@ -47,6 +47,8 @@ export const XDP_PACKET_HEADROOM = 256;
 
 /** In a ring's flags: the kernel sleeps until we call it. */
 export const XDP_RING_NEED_WAKEUP = 1;
+
+const PROBE_BYTES = 4096;
 
 /** struct xdp_umem_reg grew: with flags 28 (padded to 32), before them 24 bytes. Newer fields stay zero. */
 const UMEM_REG_SIZES = [32, 24] as const;
@@ -96,6 +98,34 @@ export function openXsk(options: XskOptions): number {
   return fd;
 }
 
+/**
+ * Whether `queue` of the interface has no AF_XDP socket. Asks by trying, without zero-copy, so that the driver does not
+ * notice. A queue that cannot be had for another reason counts as free: nobody has it.
+ */
+export function xskQueueIsFree(ifIndex: number, queue: number): boolean {
+  const fd = openSocket(AF_XDP, SOCK_RAW, 0);
+  const memfd = memfdSealed('arrakis-probe', PROBE_BYTES);
+  try {
+    registerUmem(fd, { memfd, regionBytes: PROBE_BYTES, frameSize: PROBE_BYTES / 2 });
+    for (const ring of XSK_RINGS) setSocketOption(fd, SOL_XDP, RING_OPTION[ring], 2, ring);
+    const address = xskAddress(ifIndex, queue);
+    address.writeUInt16LE(XDP_COPY, 2);
+    return bindCall(fd, address, address.length) >= 0 || errnoName() !== 'EBUSY';
+  } finally {
+    closeFd(memfd);
+    closeFd(fd);
+  }
+}
+
+/** struct sockaddr_xdp, without flags. */
+function xskAddress(ifIndex: number, queue: number): Buffer {
+  const address = Buffer.alloc(16);
+  address.writeUInt16LE(AF_XDP, 0);
+  address.writeUInt32LE(ifIndex, 4);
+  address.writeUInt32LE(queue, 8);
+  return address;
+}
+
 /** One call may then send a full ring instead of 32 frames. Kernels before 6.18 do not know it: no harm. */
 function allowLongSends(fd: number, frames: number): void {
   const value = Buffer.alloc(4);
@@ -104,7 +134,10 @@ function allowLongSends(fd: number, frames: number): void {
 }
 
 /** The kernel pins the pages and needs our mapping only during the call. */
-function registerUmem(fd: number, options: XskOptions): void {
+function registerUmem(
+  fd: number,
+  options: Pick<XskOptions, 'memfd' | 'regionBytes' | 'offset' | 'frameSize'>,
+): void {
   const { memfd, regionBytes, offset = 0 } = options;
   const reg = Buffer.alloc(UMEM_REG_SIZES[0]);
   reg.writeBigUInt64LE(BigInt(regionBytes), 8);
@@ -125,10 +158,7 @@ const BUSY_RETRIES_MAX = 100;
 const BUSY_PAUSE_MS = 1;
 
 function bindXsk(fd: number, options: XskOptions): void {
-  const address = Buffer.alloc(16);
-  address.writeUInt16LE(AF_XDP, 0);
-  address.writeUInt32LE(options.ifIndex, 4);
-  address.writeUInt32LE(options.queue, 8);
+  const address = xskAddress(options.ifIndex, options.queue);
   for (let attempt = 0; ; attempt++) {
     address.writeUInt16LE(XDP_USE_NEED_WAKEUP, 2);
     if (bindCall(fd, address, 16) >= 0) return;

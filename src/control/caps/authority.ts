@@ -5,6 +5,7 @@
 import type { Ipv4 } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { type FlowFilter, formatFilter } from '../../device/filter.ts';
+import { WEIGHT_MAX } from '../../device/rate.ts';
 import type { Domain } from '../objects/domain.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
@@ -26,6 +27,17 @@ export interface AddressInterval {
   readonly first: Ipv4;
   readonly last: Ipv4;
 }
+
+/** `spec` with the limits of `rate`, where it has none. */
+export const withRate = (
+  spec: VnicSpec,
+  { bitsPerSecond, packetsPerSecond, weight }: RateRange,
+): VnicSpec => ({
+  ...spec,
+  ...(bitsPerSecond === null ? {} : { bitsPerSecond }),
+  ...(packetsPerSecond === null ? {} : { packetsPerSecond }),
+  ...(weight === null ? {} : { weight: Math.min(weight, WEIGHT_MAX) }),
+});
 
 /** Whoever is privileged needs no capability. */
 export const IMPLICIT: VnicAuthority = { device: null, needs: [], rate: null };
@@ -115,13 +127,13 @@ export function wholeAddresses(
   return intervals.sort((a, b) => a.first - b.first);
 }
 
-/** A capability for a rate on `device` that covers `asked`; what is left open in `asked` is as much as it allows. */
+/** A capability for a rate on `device` that covers `asked`, and the rate: what `asked` leaves open is as it allows. */
 export function requireRate(
   plane: ControlPlane,
   domain: Domain,
   device: string,
   asked: Partial<RateRange>,
-): Capability {
+): { cap: Capability; rate: RateRange } {
   let any = false;
   for (const cap of usable(plane, domain, 'rate', device, RIGHTS.rate.use)) {
     any = true;
@@ -131,20 +143,20 @@ export function requireRate(
       packetsPerSecond: asked.packetsPerSecond ?? most?.packetsPerSecond ?? null,
       weight: asked.weight ?? most?.weight ?? null,
     };
-    if (rangeCovers('rate', most, rate)) return cap;
+    if (rangeCovers('rate', most, rate)) return { cap, rate };
   }
   throw missing(domain, any ? `for such a rate on ${device}` : `for a rate on ${device}`);
 }
 
-/** Decode: everything that a VNIC with these filters depends on. `device` is from `requireDevice`. */
+/** Decode: everything that a VNIC with these filters depends on. `device` and `rate` are from the functions above. */
 export function authorizeVnic(
   plane: ControlPlane,
   domain: Domain,
   device: Capability,
+  rate: Capability,
   name: string,
   filters: readonly FlowFilter[],
 ): VnicAuthority {
-  const rate = requireRate(plane, domain, name, {});
   const needs = new Set([...requireAddresses(plane, domain, name, filters), rate]);
   return { device, needs: [...needs], rate: rate.range };
 }

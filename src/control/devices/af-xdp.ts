@@ -14,6 +14,8 @@ import {
   type XdpVnic,
 } from '../../drivers/af-xdp/attach.ts';
 import { listAddresses, listRoutes, watchLinks } from '../../ffi/netlink/index.ts';
+import type { Log } from '../log.ts';
+import { repossess, socketInode } from '../repossess.ts';
 import type {
   Attachment,
   AttachRequest,
@@ -47,6 +49,7 @@ class AfXdpDevice implements NicDevice {
   readonly assignsAddresses = false;
   readonly #interface: XdpInterface;
   readonly #aliasPrefix: string;
+  readonly #log: Log;
   readonly #watch: { close(): void };
   #state: 'running' | 'gone' | 'closed' = 'running';
 
@@ -87,6 +90,7 @@ class AfXdpDevice implements NicDevice {
     this.mtu = opened.mtu;
     this.#interface = opened;
     this.#aliasPrefix = aliasPrefix;
+    this.#log = events.log;
   }
 
   describe(): DeviceDescription {
@@ -113,11 +117,12 @@ class AfXdpDevice implements NicDevice {
       mode === 'direct'
         ? this.#interface.attachDirect(options)
         : this.#interface.attachSwitched(options);
-    return new AfXdpAttachment(attached);
+    return new AfXdpAttachment(attached, this.#interface.index, this.#log);
   }
 
   adopt(request: AttachRequest, { state, fds }: Inherited): Attachment {
-    return new AfXdpAttachment(this.#interface.adoptVnic(request.filters, state as SavedVnic, fds));
+    const vnic = this.#interface.adoptVnic(request.filters, state as SavedVnic, fds);
+    return new AfXdpAttachment(vnic, this.#interface.index, this.#log);
   }
 
   settle(): void {
@@ -152,9 +157,14 @@ class AfXdpAttachment implements Attachment {
   readonly regionBytes: number;
   readonly fds: readonly number[];
   readonly #vnic: XdpVnic;
+  readonly #ifIndex: number;
+  readonly #log: Log;
+  #detached = false;
 
-  constructor(vnic: XdpVnic) {
+  constructor(vnic: XdpVnic, ifIndex: number, log: Log) {
     this.#vnic = vnic;
+    this.#ifIndex = ifIndex;
+    this.#log = log;
     this.grant = { ...vnic.grant };
     this.mac = vnic.grant.mac;
     this.mtu = vnic.grant.mtu;
@@ -180,7 +190,14 @@ class AfXdpAttachment implements Attachment {
     return this.#vnic.save();
   }
 
+  /** A switched VNIC is at its end with its veth pair. Of a direct one the application could go on sending. */
   async detach(): Promise<void> {
+    if (this.#detached) return;
+    this.#detached = true;
+    const queues = this.#vnic.directQueues;
+    const sockets = this.fds.slice(1).map(socketInode);
     this.#vnic.detach();
+    if (queues.length === 0) return;
+    await repossess({ sockets, ifIndex: this.#ifIndex, queues }, this.#log);
   }
 }

@@ -309,11 +309,15 @@ describe('VNICs by capability', () => {
     await device(a, ['grant']);
     await refused(/device soft0 with the right open/);
     await device(a);
+    await refused(/a rate on soft0/);
+    const range = { bitsPerSecond: 1e6, packetsPerSecond: null, weight: null };
+    await fake.ask(root, 'cap.mint', { to: a.domain.id, kind: 'rate', object: 'soft0', range });
+    await refused(/such a rate on soft0/, { ...spec, bitsPerSecond: 2e6 });
     await refused(/whole address on soft0/);
     await addresses(a, 16, 31);
-    await refused(/a rate on soft0/);
-    await rate(a);
-    await fake.ask(a, 'vnic.open', { spec });
+    const { vnic } = await fake.ask(a, 'vnic.open', { spec });
+    // Without a rate it gets the one that it may have.
+    assert.equal(fake.plane.vnics.get(vnic)!.spec.bitsPerSecond, 1e6);
     await refused(/any 10\.77\.0\.32 on soft0/, { ...spec, address: 0x0a4d0020 });
     await refused(/device eth0/, { device: 'eth0', mode: 'direct' });
     // Whether there is such a device is none of its business.

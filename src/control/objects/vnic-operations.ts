@@ -5,8 +5,10 @@ import {
   authorizeVnic,
   IMPLICIT,
   requireDevice,
+  requireRate,
   type VnicAuthority,
   wholeAddresses,
+  withRate,
 } from '../caps/authority.ts';
 import type { Capability } from '../caps/space.ts';
 import { endUse, useVnic, vnicOfCapability } from '../caps/vnic-hold.ts';
@@ -83,10 +85,15 @@ function planNew(plane: ControlPlane, domain: Domain, spec: VnicSpec): OpenPlan 
     return { domain, plan: planVnic(plane, spec, domain), authority: IMPLICIT };
   const device = requireDevice(plane, domain, spec);
   let authority = IMPLICIT;
-  const plan = planVnic(plane, spec, domain, [], {
+  const { cap, rate } = requireRate(plane, domain, spec.device, {
+    bitsPerSecond: spec.bitsPerSecond ?? null,
+    packetsPerSecond: spec.packetsPerSecond ?? null,
+    weight: spec.weight ?? null,
+  });
+  const plan = planVnic(plane, withRate(spec, rate), domain, [], {
     within: () => wholeAddresses(plane, domain, spec.device),
     filters: (filters) => {
-      authority = authorizeVnic(plane, domain, device, spec.device, filters);
+      authority = authorizeVnic(plane, domain, device, cap, spec.device, filters);
     },
   });
   return { domain, plan, authority };

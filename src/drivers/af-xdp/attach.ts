@@ -8,12 +8,15 @@
  */
 import type { Mac } from '../../base/address.ts';
 import { ArrakisError, isErrno } from '../../base/errors.ts';
+import type { Coalescing } from '../../device/coalescing.ts';
 import { DROP, type DropReason, namedDrops } from '../../device/drops.ts';
 import type { FlowFilter } from '../../device/filter.ts';
+import type { Direction, RateLimit } from '../../device/rate.ts';
 import type { XdpMode } from '../../ffi/bpf.ts';
-import { getChannels } from '../../ffi/ethtool.ts';
+import { getChannels, linkBitsPerSecond } from '../../ffi/ethtool.ts';
 import { closeAll, closeFd } from '../../ffi/fd.ts';
 import { memfdSealed } from '../../ffi/memory.ts';
+import { setNapiDeferral } from '../../ffi/napi.ts';
 import { type Link, linkByIndex, linkByName, requireLink } from '../../ffi/netlink/index.ts';
 import {
   openXsk,
@@ -149,6 +152,11 @@ export class XdpInterface {
   save(): { state: SavedInterface; fds: number[] } {
     const { state, fds } = this.#switch.save();
     return { state: { index: this.index, mac: this.mac, switch: state }, fds };
+  }
+
+  /** Speed of the link, bits a second; null when it has none, or does not tell. */
+  get bitsPerSecond(): number | null {
+    return linkBitsPerSecond(this.name);
   }
 
   /** True while the interface exists and is up. */
@@ -364,6 +372,16 @@ export interface SavedVnic {
   readonly veths: readonly VethPair[];
 }
 
+const sendsUnlimited = ({ name }: FlowOwner): ArrakisError =>
+  new ArrakisError('ARK_UNSUPPORTED', `nothing stands behind what direct VNIC ${name} sends`, {
+    hint: 'limit what it receives, or attach it switched (mode=switched)',
+  });
+
+const notCoalesced = ({ name }: FlowOwner): ArrakisError =>
+  new ArrakisError('ARK_UNSUPPORTED', `direct VNIC ${name} has its interface's doorbell`, {
+    hint: 'attach it switched (mode=switched); or coalesce for everybody: ethtool -C',
+  });
+
 const notWhole = ({ name }: FlowOwner): ArrakisError =>
   new ArrakisError('ARK_GONE', `VNIC ${name} is not whole any more`, { hint: 'open it again' });
 
@@ -421,10 +439,42 @@ export class XdpVnic {
     this.#release = release;
   }
 
+  /** Queues of the interface that its sockets are bound to; none when it is switched. */
+  get directQueues(): number[] {
+    const { kind, queue, queues } = this.#owner;
+    return kind === 'direct' ? Array.from({ length: queues }, (_, i) => queue + i) : [];
+  }
+
   /** Replace the filters. ARK_IN_USE, ARK_LIMIT; on failure the old ones stay. */
   setFilters(filters: readonly FlowFilter[]): void {
     this.#requireAttached();
     this.#switch.flows.set(this.#owner, filters);
+  }
+
+  /** Limit what it sends or receives: frames beyond are dropped. Nothing limits what a direct one sends. */
+  setLimit(direction: Direction, limit: RateLimit): void {
+    this.#requireAttached();
+    if (direction === 'send' && this.#owner.kind === 'direct') throw sendsUnlimited(this.#owner);
+    this.#switch.setLimit(this.#owner.id, direction, limit);
+  }
+
+  /**
+   * Coalesce the doorbell of queue `queue`, or of all: after a frame, NAPI of the application's veth looks for more only
+   * when the time is over. ARK_UNSUPPORTED for a direct VNIC, for a number of frames, and by kernels before 6.13.
+   */
+  setCoalescing(queue: number | null, { usecs, frames }: Coalescing): void {
+    this.#requireAttached();
+    if (frames !== 0) {
+      throw new ArrakisError('ARK_UNSUPPORTED', 'AF_XDP coalesces by time, not by frames', {
+        hint: 'set frames to 0',
+      });
+    }
+    const deferral = { deferHardIrqs: usecs === 0 ? 0 : 1, flushTimeoutUs: usecs };
+    for (const [pair, { veth }] of this.#paths.entries()) {
+      if (queue !== null && queue !== pair) continue;
+      if (veth === null) throw notCoalesced(this.#owner);
+      setNapiDeferral(veth.applicationEnd, deferral);
+    }
   }
 
   /** For `XdpInterface.adoptVnic`. The descriptors stay this object's. */

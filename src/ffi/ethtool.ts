@@ -2,7 +2,7 @@
  * Settings of an interface that netlink does not cover here: driver, offloads, channels (ethtool(8),
  * linux/ethtool.h), by ioctl SIOCETHTOOL. Synchronous, in the network namespace of the calling thread.
  */
-import { SystemError } from '../base/errors.ts';
+import { isErrno, SystemError } from '../base/errors.ts';
 import { IFREQ_DATA, ifreq, ioctl } from './ioctl.ts';
 import { addressOf, errnoName, keepAlive } from './libc.ts';
 import { missingLink } from './netlink/index.ts';
@@ -20,11 +20,18 @@ const ETHTOOL_SGSO = 0x24;
 const ETHTOOL_GGRO = 0x2b;
 const ETHTOOL_SGRO = 0x2c;
 const ETHTOOL_GCHANNELS = 0x3c;
+const ETHTOOL_GSET = 0x01;
 
 /** struct ethtool_drvinfo: cmd 0, driver 4, then four more strings of 32 and counts. */
 const DRVINFO_BYTES = 196;
 const DRVINFO_DRIVER = 4;
 const DRVINFO_DRIVER_BYTES = 32;
+/** struct ethtool_cmd: cmd 0, speed in Mbit/s: its lower half at 12, its upper at 28. */
+const SETTINGS_BYTES = 44;
+const SETTINGS_SPEED = 12;
+const SETTINGS_SPEED_HIGH = 28;
+const SPEED_UNKNOWN = 0xffff_ffff;
+const BITS_PER_MBIT = 1_000_000;
 /** struct ethtool_value: cmd 0, data 4. */
 const VALUE_BYTES = 8;
 /** struct ethtool_channels: cmd, then max rx, tx, other, combined, then the same four as set. */
@@ -81,6 +88,20 @@ export function driverName(name: string): string {
   ethtool(name, ETHTOOL_GDRVINFO, data, 'ETHTOOL_GDRVINFO');
   const text = data.toString('utf8', DRVINFO_DRIVER, DRVINFO_DRIVER + DRVINFO_DRIVER_BYTES);
   return text.split('\0', 1)[0]!;
+}
+
+/** Speed of the link in bits a second; null when the interface has none, or does not know it. */
+export function linkBitsPerSecond(name: string): number | null {
+  const data = Buffer.alloc(SETTINGS_BYTES);
+  try {
+    ethtool(name, ETHTOOL_GSET, data, 'ETHTOOL_GSET');
+  } catch (error) {
+    if (isErrno(error, 'EOPNOTSUPP', 'EINVAL')) return null;
+    throw error;
+  }
+  const high = data.readUInt16LE(SETTINGS_SPEED_HIGH) * 0x10000;
+  const mbits = high + data.readUInt16LE(SETTINGS_SPEED);
+  return mbits === 0 || mbits === SPEED_UNKNOWN ? null : mbits * BITS_PER_MBIT;
 }
 
 /** Whether the kernel leaves checksums to the interface. */

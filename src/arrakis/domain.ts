@@ -9,6 +9,7 @@ import { parseCpus } from '../base/cpus.ts';
 import { ArrakisError } from '../base/errors.ts';
 import {
   type ArgsOf,
+  type CapInfo,
   type EventName,
   type EventOf,
   type Operation,
@@ -29,6 +30,19 @@ export interface ConnectOptions {
   readonly name?: string;
 }
 
+/** What of a capability is handed on; default: all. */
+export interface CapNarrowing {
+  readonly rights?: string[];
+  readonly range?: CapInfo['range'];
+}
+
+export interface RevokeOptions {
+  /** Also the capability itself. */
+  readonly whole?: boolean;
+  /** How long its holders may keep it after they were told; the daemon's default is 100. */
+  readonly graceMs?: number;
+}
+
 interface DomainEvents {
   /**
    * The daemon is gone, or closed the channel. The software NIC ends with its daemon: VNICs of soft0 say 'gone'. XDP
@@ -37,6 +51,12 @@ interface DomainEvents {
   'control-lost': [reason: string];
   /** The daemon is about to end. */
   shutdown: [];
+  /** Domain `by` (0: the daemon) gave this one a capability. */
+  'cap-granted': [capability: CapInfo, by: number];
+  /** These capabilities go in `graceMs`, and what hangs on them. Deleting them before ends the wait. */
+  'cap-revoking': [caps: readonly number[], graceMs: number];
+  /** These capabilities are gone. */
+  'cap-revoked': [caps: readonly number[]];
 }
 
 export class Domain extends EventEmitter<DomainEvents> {
@@ -77,19 +97,28 @@ export class Domain extends EventEmitter<DomainEvents> {
    * Open a VNIC: a prepared one (the next, or the one of that name), or by `spec` where this user may. Without a spec
    * and with nothing prepared it is one of soft0 with the next free address. Rejects with the daemon's errors.
    */
-  async openVnic(spec?: string | VnicSpec): Promise<Vnic> {
-    const { reply, fds } = await this.#channel.request('vnic.open', this.#openArgs(spec));
+  openVnic(spec?: string | VnicSpec): Promise<Vnic> {
+    return this.#open(this.#openArgs(spec));
+  }
+
+  /** Open the VNIC of another domain, which granted capability `cap` for it with the right `open`. */
+  openGranted(cap: number): Promise<Vnic> {
+    return this.#open({ cap });
+  }
+
+  async #open(args: ArgsOf<'vnic.open'>): Promise<Vnic> {
+    const { reply, fds } = await this.#channel.request('vnic.open', args);
     let vnic: Vnic;
     try {
       vnic = new Vnic(reply, openSession(reply, fds), {
-        closeVnic: (id) => this.#closeVnic(id),
+        closeVnic: (id, keep) => this.#closeVnic(id, keep),
         setFilters: async (id, filters) => {
           await this.#channel.request('filter.set', { vnic: id, filters: [...filters] });
         },
         cpus: () => this.#cpus,
       });
     } catch (error) {
-      await this.#closeVnic(reply.vnic);
+      await this.#closeVnic(reply.vnic, false);
       throw error;
     }
     this.#vnics.set(vnic.id, vnic);
@@ -101,6 +130,38 @@ export class Domain extends EventEmitter<DomainEvents> {
     setAffinity(cpus);
     this.#cpus = cpus;
     for (const vnic of this.vnics) vnic.place(cpus);
+  }
+
+  /** What this domain may do: its capabilities, by ascending number. */
+  async capabilities(): Promise<CapInfo[]> {
+    const all: CapInfo[] = [];
+    for (let omitted = 1; omitted > 0; ) {
+      const after = all.at(-1)?.cap ?? 0;
+      const page = await this.request('cap.list', { holder: this.info.domain, after });
+      all.push(...page.reply.capabilities);
+      ({ omitted } = page.reply);
+    }
+    return all;
+  }
+
+  /** A capability with fewer rights or a smaller range than `cap`. ARK_NOT_PERMITTED when something would grow. */
+  async derive(cap: number, less: CapNarrowing = {}): Promise<CapInfo> {
+    return (await this.request('cap.derive', { cap, ...less })).reply;
+  }
+
+  /** Derive a capability for domain `to`. Takes the right `grant`. */
+  async grant(cap: number, to: number, less: CapNarrowing = {}): Promise<CapInfo> {
+    return (await this.request('cap.grant', { cap, to, ...less })).reply;
+  }
+
+  /**
+   * Take back everything that was derived from `cap`, or with `whole` the capability as well. Its holders are told and
+   * have `graceMs`; resolves when it has happened, on the data plane too: the number of capabilities that went.
+   */
+  async revoke(cap: number, options: RevokeOptions = {}): Promise<number> {
+    const { whole = false, ...grace } = options;
+    const op = whole ? 'cap.delete' : 'cap.revoke';
+    return (await this.request(op, { cap, ...grace })).reply.removed;
   }
 
   /** Any operation of the protocol (docs/protocol.md). The caller owns the descriptors of the answer. */
@@ -131,11 +192,11 @@ export class Domain extends EventEmitter<DomainEvents> {
   }
 
   /** The daemon may have taken it back already, or be gone: then there is nothing to give back. */
-  async #closeVnic(id: number): Promise<void> {
+  async #closeVnic(id: number, keep: boolean): Promise<void> {
     this.#vnics.delete(id);
     if (this.#channel.closed) return;
     try {
-      await this.#channel.request('vnic.close', { vnic: id });
+      await this.#channel.request('vnic.close', { vnic: id, ...(keep ? { keep } : {}) });
     } catch (error) {
       const { code } = error as ArrakisError;
       if (code !== 'ARK_NOT_FOUND' && code !== 'ARK_NO_DAEMON') throw error;
@@ -152,7 +213,15 @@ export class Domain extends EventEmitter<DomainEvents> {
 
   #onEvent(name: EventName, body: unknown, fds: number[]): void {
     if (name === 'shutdown') this.emit('shutdown');
-    else if (name === 'vnic.gone') {
+    else if (name === 'cap.granted') {
+      const { capability, by } = body as EventOf<'cap.granted'>;
+      this.emit('cap-granted', capability, by);
+    } else if (name === 'cap.revoking') {
+      const { caps, graceMs } = body as EventOf<'cap.revoking'>;
+      this.emit('cap-revoking', caps, graceMs);
+    } else if (name === 'cap.revoked') {
+      this.emit('cap-revoked', (body as EventOf<'cap.revoked'>).caps);
+    } else if (name === 'vnic.gone') {
       const { vnic, reason } = body as EventOf<'vnic.gone'>;
       this.#vnics.get(vnic)?.markGone(reason);
     } else if (name === 'capture.stop') {

@@ -10,7 +10,7 @@ export {
 } from '../base/address.ts';
 export { parseCpus } from '../base/cpus.ts';
 export { ArrakisError, ERROR_CODES, type ErrorCode, SystemError } from '../base/errors.ts';
-export type { DeviceInfo, ObjectInfo } from '../control/protocol.ts';
+export type { CapInfo, DeviceInfo, ObjectInfo } from '../control/protocol.ts';
 export {
   formatVnicSpec,
   parseVnicSpec,
@@ -35,7 +35,13 @@ export {
   type UdpHandler,
 } from '../net/index.ts';
 export { type Answer, ControlChannel, openControlSocket } from './client.ts';
-export { type ConnectOptions, connect, Domain } from './domain.ts';
+export {
+  type CapNarrowing,
+  type ConnectOptions,
+  connect,
+  Domain,
+  type RevokeOptions,
+} from './domain.ts';
 export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
 export { ThreadVnic, threadVnic } from './thread-vnic.ts';
 export { type ThreadsOptions, VnicThreads } from './threads.ts';

@@ -7,7 +7,7 @@ import { ArrakisError } from '../base/errors.ts';
 import type { VnicInfo } from '../control/protocol.ts';
 import type { NicQueue } from '../device/nic.ts';
 import type { AfXdpGrant } from '../drivers/af-xdp/grant.ts';
-import { openAfXdpQueue } from '../drivers/af-xdp/queue.ts';
+import { AfXdpQueue, openAfXdpQueue } from '../drivers/af-xdp/queue.ts';
 import type { VirtioGrant } from '../drivers/virtio/attach.ts';
 import { openVirtioPair } from '../drivers/virtio/queue.ts';
 import { startVirtio, type VirtioPair, type VirtioSession } from '../drivers/virtio/session.ts';
@@ -31,6 +31,11 @@ export function openPair(description: PairDescription): NicQueue {
   return openAfXdpQueue(grant, { region, socket }, pair);
 }
 
+/** The VNIC is gone: give back what of `queue` could still be used. It is closed by its owner. */
+export function letGo(queue: NicQueue): void {
+  if (queue instanceof AfXdpQueue) queue.letGo();
+}
+
 export class QueueSession {
   readonly pairs: readonly PairDescription[];
   /** The device's connection where there is one: it ends with the device. */
@@ -46,6 +51,11 @@ export class QueueSession {
     this.pairs = pairs;
     this.virtio = virtio;
     this.#fds = fds;
+  }
+
+  /** The VNIC is gone, and no queue uses the descriptors any more: only a device that ends closes its connection. */
+  letGo(): void {
+    if (this.virtio === null) this.close();
   }
 
   /** Let go of the descriptors, after every queue was closed. Idempotent. */

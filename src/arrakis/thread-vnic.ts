@@ -7,9 +7,9 @@ import type { VnicInfo } from '../control/protocol.ts';
 import type { NicQueue } from '../device/nic.ts';
 import { setAffinity } from '../ffi/process.ts';
 import type { NeighbourShare } from '../net/index.ts';
-import { openPair } from './pairs.ts';
+import { letGo, openPair } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
-import { THREAD_DATA, type ThreadData, type ThreadMessage } from './threads.ts';
+import { LET_GO, THREAD_DATA, type ThreadData, type ThreadMessage } from './threads.ts';
 
 interface ThreadVnicEvents {
   /** The opener asks this thread to end; its loops have been stopped. */
@@ -81,8 +81,11 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
       return;
     }
     this.#stopLoops();
-    if (message.kind === 'gone') this.emit('gone', message.reason);
-    else this.emit('stop');
+    if (message.kind === 'gone') {
+      this.emit('gone', message.reason);
+      letGo(this.queue);
+      this.#control.postMessage(LET_GO);
+    } else this.emit('stop');
   }
 
   #stopLoops(): void {

@@ -13,6 +13,8 @@ import type { PairDescription } from './pairs.ts';
 
 /** Under this name in `workerData`. */
 export const THREAD_DATA = 'arrakisThread';
+/** From a thread to the opener: it has given its socket back. */
+export const LET_GO = 'let go';
 /** A thread that was asked to stop gets so long before it is terminated. */
 const STOP_MS_MAX = 2_000;
 
@@ -39,6 +41,8 @@ export interface ThreadData {
 export type ThreadMessage =
   | { readonly kind: 'stop' }
   | { readonly kind: 'gone'; readonly reason: string }
+  /** The device was replaced: reset the rings and answer with the same. */
+  | { readonly kind: 'reset' }
   | { readonly kind: 'pin'; readonly cpu: number };
 
 interface ThreadEvents {
@@ -52,6 +56,8 @@ interface Thread {
   readonly worker: Worker;
   readonly control: MessagePort;
   readonly ended: Promise<void>;
+  /** It has given its socket back, or ended. */
+  readonly hasLetGo: Promise<void>;
 }
 
 export class VnicThreads extends EventEmitter<ThreadEvents> {
@@ -111,9 +117,20 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
     });
   }
 
-  /** The VNIC stopped for good. */
-  markGone(reason: string): void {
+  /** The VNIC stopped for good. Resolves when no thread uses its descriptors any more. */
+  async markGone(reason: string): Promise<void> {
     this.#tell({ kind: 'gone', reason });
+    await Promise.all(this.#threads.map((thread) => thread.hasLetGo));
+  }
+
+  /** Every thread starts its rings anew; resolves when all have, or have ended. */
+  async reset(): Promise<void> {
+    const answered = this.#threads.map(({ control, ended }) => {
+      const answer = new Promise<void>((resolve) => control.once('message', () => resolve()));
+      return Promise.race([answer, ended]);
+    });
+    this.#tell({ kind: 'reset' });
+    await Promise.all(answered);
   }
 
   #tell(message: ThreadMessage): void {
@@ -141,6 +158,10 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
         resolve();
       });
     });
-    return { worker, control: port1, ended };
+    const hasLetGo = new Promise<void>((resolve) => {
+      port1.on('message', () => resolve()).unref();
+      void ended.then(resolve);
+    });
+    return { worker, control: port1, ended, hasLetGo };
   }
 }

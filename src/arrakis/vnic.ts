@@ -9,7 +9,7 @@ import type { NicQueue } from '../device/nic.ts';
 import { CaptureTap } from '../device/pcap.ts';
 import { FdWatch } from '../ffi/watch.ts';
 import { CaptureSession } from './capture.ts';
-import { openPair, type QueueSession } from './pairs.ts';
+import { letGo, openPair, type QueueSession } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
 import { type ThreadsOptions, VnicThreads } from './threads.ts';
 
@@ -19,7 +19,7 @@ const wallClockNs = (): number => (performance.timeOrigin + performance.now()) *
 
 /** What a VNIC needs of its domain. */
 export interface VnicControl {
-  closeVnic(id: number): Promise<void>;
+  closeVnic(id: number, keep: boolean): Promise<void>;
   setFilters(id: number, filters: readonly FlowFilter[]): Promise<void>;
   /** Where the application was placed; empty: anywhere. */
   cpus(): readonly number[];
@@ -50,6 +50,8 @@ export class Vnic extends EventEmitter<VnicEvents> {
   readonly #session: QueueSession;
   /** The pairs that this thread owns. */
   readonly #taps = new Map<number, CaptureTap>();
+  /** What the taps wrap. */
+  readonly #queues: NicQueue[] = [];
   #threads: VnicThreads | null = null;
   readonly #deviceWatch: FdWatch | null;
   readonly #loops = new Set<PollLoop>();
@@ -104,8 +106,10 @@ export class Vnic extends EventEmitter<VnicEvents> {
         hint: 'use threadVnic().queue in the thread',
       });
     }
-    const tap = new CaptureTap(openPair(description), { nowNs: wallClockNs });
+    const queue = openPair(description);
+    const tap = new CaptureTap(queue, { nowNs: wallClockNs });
     this.#taps.set(index, tap);
+    this.#queues.push(queue);
     return tap;
   }
 
@@ -148,8 +152,11 @@ export class Vnic extends EventEmitter<VnicEvents> {
     return this.#control.setFilters(this.id, filters);
   }
 
-  /** Release the queue and give the VNIC back; resolves when the device has let go. Idempotent. */
-  async close(): Promise<void> {
+  /**
+   * Release the queue and give the VNIC back; resolves when the device has let go. With `keep` it stays this domain's: it
+   * may be opened again, also by another domain that was granted its capability. Idempotent.
+   */
+  async close(options: { keep?: boolean } = {}): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     this.#release();
@@ -157,7 +164,7 @@ export class Vnic extends EventEmitter<VnicEvents> {
     await this.#threads?.stop();
     for (const tap of this.#taps.values()) tap.close();
     this.#session.close();
-    await this.#control.closeVnic(this.id);
+    await this.#control.closeVnic(this.id, options.keep === true);
   }
 
   /** The daemon or the device says that it stopped. */
@@ -166,8 +173,12 @@ export class Vnic extends EventEmitter<VnicEvents> {
     this.#isGone = true;
     this.#release();
     for (const loop of this.#loops) loop.stop();
-    this.#threads?.markGone(reason);
+    const threads = this.#threads?.markGone(reason);
     this.emit('gone', reason);
+    for (const queue of this.#queues) letGo(queue);
+    // The daemon ends whoever holds the sockets of a direct VNIC beyond its end.
+    if (threads === undefined) this.#session.letGo();
+    else void threads.then(() => this.#session.letGo());
   }
 
   /** Record into `fd`, which is taken over, until `stopCapture`. The VNIC has one pair: the daemon sees to that. */

@@ -71,6 +71,7 @@ export class AfXdpQueue implements NicQueue {
   #owed: number;
   #starved = false;
   #armed = false;
+  #hasLetGo = false;
   #state: NicState = NIC_STATE.up;
 
   /** Owns `socket` from now on, also when it throws. */
@@ -297,11 +298,22 @@ export class AfXdpQueue implements NicQueue {
     return 0;
   }
 
+  /**
+   * Give the socket back, because the VNIC is gone: who keeps it is taken for one who wants to go on. Packet memory stays
+   * until `close`. Idempotent.
+   */
+  letGo(): void {
+    if (this.#hasLetGo) return;
+    this.#hasLetGo = true;
+    if (this.#state !== NIC_STATE.closed) this.#state = NIC_STATE.gone;
+    for (const ring of [this.#rx, this.#tx, this.#fill, this.#completion]) ring.release();
+    closeFd(this.#fd);
+  }
+
   close(): void {
     if (this.#state === NIC_STATE.closed) return;
     this.#state = NIC_STATE.closed;
-    for (const ring of [this.#rx, this.#tx, this.#fill, this.#completion]) ring.release();
+    this.letGo();
     this.#region.release();
-    closeFd(this.#fd);
   }
 }

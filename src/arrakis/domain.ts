@@ -1,8 +1,9 @@
 /**
  * A protection domain, from the inside: this process as the control plane knows it.
  *
- * `connect()` finds the daemon; `openVnic()` gives a VNIC whose packets then need nobody's leave. When the control channel
- * closes the domain says 'control-lost' and closes nothing; but the devices of a daemon that ended do not outlive it.
+ * `connect()` finds the daemon; `openVnic()` gives a VNIC whose packets then need nobody's leave. A daemon that is killed
+ * is not missed by them; the next one takes over, and the domain says 'resumed'. When none comes, or the daemon ends in
+ * order, the control channel closes and the domain says 'control-lost': devices do not outlive their control plane.
  */
 import { EventEmitter } from 'node:events';
 import { parseCpus } from '../base/cpus.ts';
@@ -44,13 +45,12 @@ export interface RevokeOptions {
 }
 
 interface DomainEvents {
-  /**
-   * The daemon is gone, or closed the channel. The software NIC ends with its daemon: VNICs of soft0 say 'gone'. XDP
-   * programs are the daemon's too: a VNIC of an interface falls silent, and nothing else tells of it.
-   */
+  /** The daemon is gone for good, or closed the channel. The devices end with it: VNICs say 'gone'. */
   'control-lost': [reason: string];
   /** The daemon is about to end. */
   shutdown: [];
+  /** The daemon was killed, and another has taken over: what was open is open. Requests under way may have failed. */
+  resumed: [];
   /** Domain `by` (0: the daemon) gave this one a capability. */
   'cap-granted': [capability: CapInfo, by: number];
   /** These capabilities go in `graceMs`, and what hangs on them. Deleting them before ends the wait. */
@@ -62,6 +62,8 @@ interface DomainEvents {
 export class Domain extends EventEmitter<DomainEvents> {
   readonly #channel: ControlChannel;
   readonly #vnics = new Map<number, Vnic>();
+  /** How many daemons had taken over when a VNIC was opened. */
+  readonly #takeovers = new WeakMap<Vnic, number>();
   #info: ReplyOf<'hello'> | null = null;
   /** Where it was placed; empty: anywhere. */
   #cpus: readonly number[] = [];
@@ -71,7 +73,12 @@ export class Domain extends EventEmitter<DomainEvents> {
     super();
     this.#channel = new ControlChannel(fd, {
       // An event may be read in the same turn as the answer to `vnic.open` that it follows: who awaits that goes first.
-      onEvent: (name, body, fds) => void setImmediate(() => this.#onEvent(name, body, fds)),
+      onEvent: (name, body, fds, takeovers) => {
+        setImmediate(() => {
+          if (name === 'resumed') this.#onResumed(body as EventOf<'resumed'>, takeovers);
+          else this.#onEvent(name, body, fds);
+        });
+      },
       onClose: (reason) => this.#onClose(reason),
     });
   }
@@ -79,7 +86,14 @@ export class Domain extends EventEmitter<DomainEvents> {
   /** Say hello. Rejects with ARK_UNSUPPORTED when the daemon speaks another protocol. */
   async hello(name: string | undefined): Promise<this> {
     const args = { protocol: PROTOCOL_VERSION, ...(name === undefined ? {} : { name }) };
-    this.#info = (await this.#channel.request('hello', args)).reply;
+    try {
+      this.#info = (await this.#channel.request('hello', args)).reply;
+    } catch (error) {
+      const { code } = error as ArrakisError;
+      if (code !== 'ARK_NO_DAEMON' || this.#channel.closed) throw error;
+      // The daemon was killed just then; the channel of a prepared domain outlives it.
+      this.#info = (await this.#channel.request('hello', args)).reply;
+    }
     return this;
   }
 
@@ -107,7 +121,7 @@ export class Domain extends EventEmitter<DomainEvents> {
   }
 
   async #open(args: ArgsOf<'vnic.open'>): Promise<Vnic> {
-    const { reply, fds } = await this.#channel.request('vnic.open', args);
+    const { reply, fds, takeovers } = await this.#channel.request('vnic.open', args);
     let vnic: Vnic;
     try {
       vnic = new Vnic(reply, openSession(reply, fds), {
@@ -116,11 +130,13 @@ export class Domain extends EventEmitter<DomainEvents> {
           await this.#channel.request('filter.set', { vnic: id, filters: [...filters] });
         },
         cpus: () => this.#cpus,
+        alive: () => !this.#channel.closed,
       });
     } catch (error) {
       await this.#closeVnic(reply.vnic, false);
       throw error;
     }
+    this.#takeovers.set(vnic, takeovers);
     this.#vnics.set(vnic.id, vnic);
     return vnic;
   }
@@ -203,11 +219,24 @@ export class Domain extends EventEmitter<DomainEvents> {
     }
   }
 
-  /** XDP programs live by the daemon's descriptors: without it nothing reaches a VNIC on an interface any more. */
-  #onClose(reason: string): void {
+  /** Another daemon serves us: compare what we have with what it knows of. */
+  #onResumed({ pid, version, vnics }: EventOf<'resumed'>, takeovers: number): void {
+    if (this.#info !== null) this.#info = { ...this.#info, pid, version };
     for (const vnic of this.vnics) {
-      if (vnic.driver === 'af-xdp') vnic.markGone('the control plane ended');
+      // Who recorded it was a connection that the old daemon served.
+      vnic.stopCapture();
+      if (this.#takeovers.get(vnic)! < takeovers && !vnics.includes(vnic.id)) {
+        vnic.markGone('it was lost with the daemon that was killed');
+      }
     }
+    for (const id of vnics) {
+      if (!this.#vnics.has(id)) this.#closeVnic(id, false).catch(() => {});
+    }
+    this.emit('resumed');
+  }
+
+  #onClose(reason: string): void {
+    for (const vnic of this.vnics) vnic.controlLost();
     this.emit('control-lost', reason);
   }
 
@@ -224,6 +253,12 @@ export class Domain extends EventEmitter<DomainEvents> {
     } else if (name === 'vnic.gone') {
       const { vnic, reason } = body as EventOf<'vnic.gone'>;
       this.#vnics.get(vnic)?.markGone(reason);
+    } else if (name === 'vnic.reattach') {
+      const vnic = this.#vnics.get((body as EventOf<'vnic.reattach'>).vnic);
+      if (vnic !== undefined && fds.length === 1) {
+        vnic.reattach(fds[0]!);
+        return;
+      }
     } else if (name === 'capture.stop') {
       this.#vnics.get((body as EventOf<'capture.stop'>).vnic)?.stopCapture();
     } else if (fds.length === 1) {

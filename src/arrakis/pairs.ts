@@ -9,7 +9,7 @@ import type { NicQueue } from '../device/nic.ts';
 import type { AfXdpGrant } from '../drivers/af-xdp/grant.ts';
 import { AfXdpQueue, openAfXdpQueue } from '../drivers/af-xdp/queue.ts';
 import type { VirtioGrant } from '../drivers/virtio/attach.ts';
-import { openVirtioPair } from '../drivers/virtio/queue.ts';
+import { openVirtioPair, VirtioQueue } from '../drivers/virtio/queue.ts';
 import { startVirtio, type VirtioPair, type VirtioSession } from '../drivers/virtio/session.ts';
 import { closeAll } from '../ffi/fd.ts';
 
@@ -34,6 +34,12 @@ export function openPair(description: PairDescription): NicQueue {
 /** The VNIC is gone: give back what of `queue` could still be used. It is closed by its owner. */
 export function letGo(queue: NicQueue): void {
   if (queue instanceof AfXdpQueue) queue.letGo();
+  else if (queue instanceof VirtioQueue) queue.giveUp();
+}
+
+/** The device of `queue` was replaced: its rings start anew. In the thread that owns it. */
+export function resetQueue(queue: NicQueue): void {
+  if (queue instanceof VirtioQueue) queue.reset();
 }
 
 export class QueueSession {

@@ -7,9 +7,9 @@ import type { VnicInfo } from '../control/protocol.ts';
 import type { NicQueue } from '../device/nic.ts';
 import { setAffinity } from '../ffi/process.ts';
 import type { NeighbourShare } from '../net/index.ts';
-import { letGo, openPair } from './pairs.ts';
+import { letGo, openPair, resetQueue } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
-import { LET_GO, THREAD_DATA, type ThreadData, type ThreadMessage } from './threads.ts';
+import { HAS_RESET, LET_GO, THREAD_DATA, type ThreadData, type ThreadMessage } from './threads.ts';
 
 interface ThreadVnicEvents {
   /** The opener asks this thread to end; its loops have been stopped. */
@@ -78,6 +78,11 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
   #onMessage(message: ThreadMessage): void {
     if (message.kind === 'pin') {
       setAffinity([message.cpu]);
+      return;
+    }
+    if (message.kind === 'reset') {
+      resetQueue(this.queue);
+      this.#control.postMessage(HAS_RESET);
       return;
     }
     this.#stopLoops();

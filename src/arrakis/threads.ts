@@ -15,6 +15,8 @@ import type { PairDescription } from './pairs.ts';
 export const THREAD_DATA = 'arrakisThread';
 /** From a thread to the opener: it has given its socket back. */
 export const LET_GO = 'let go';
+/** The same: its rings wait for the new device. */
+export const HAS_RESET = 'has reset';
 /** A thread that was asked to stop gets so long before it is terminated. */
 const STOP_MS_MAX = 2_000;
 
@@ -41,7 +43,7 @@ export interface ThreadData {
 export type ThreadMessage =
   | { readonly kind: 'stop' }
   | { readonly kind: 'gone'; readonly reason: string }
-  /** The device was replaced: reset the rings and answer with the same. */
+  /** The device was replaced: start the rings anew and answer HAS_RESET. */
   | { readonly kind: 'reset' }
   | { readonly kind: 'pin'; readonly cpu: number };
 
@@ -126,8 +128,12 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
   /** Every thread starts its rings anew; resolves when all have, or have ended. */
   async reset(): Promise<void> {
     const answered = this.#threads.map(({ control, ended }) => {
-      const answer = new Promise<void>((resolve) => control.once('message', () => resolve()));
-      return Promise.race([answer, ended]);
+      let listener = (_message: unknown): void => {};
+      const answer = new Promise<void>((resolve) => {
+        listener = (message) => message === HAS_RESET && resolve();
+        control.on('message', listener);
+      });
+      return Promise.race([answer, ended]).finally(() => control.off('message', listener));
     });
     this.#tell({ kind: 'reset' });
     await Promise.all(answered);
@@ -159,7 +165,7 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
       });
     });
     const hasLetGo = new Promise<void>((resolve) => {
-      port1.on('message', () => resolve()).unref();
+      port1.on('message', (message) => message === LET_GO && resolve()).unref();
       void ended.then(resolve);
     });
     return { worker, control: port1, ended, hasLetGo };

@@ -7,9 +7,10 @@ import type { VnicInfo } from '../control/protocol.ts';
 import type { FlowFilter } from '../device/filter.ts';
 import type { NicQueue } from '../device/nic.ts';
 import { CaptureTap } from '../device/pcap.ts';
+import { closeFd } from '../ffi/fd.ts';
 import { FdWatch } from '../ffi/watch.ts';
 import { CaptureSession } from './capture.ts';
-import { letGo, openPair, type QueueSession } from './pairs.ts';
+import { letGo, openPair, type QueueSession, resetQueue } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
 import { type ThreadsOptions, VnicThreads } from './threads.ts';
 
@@ -23,11 +24,15 @@ export interface VnicControl {
   setFilters(id: number, filters: readonly FlowFilter[]): Promise<void>;
   /** Where the application was placed; empty: anywhere. */
   cpus(): readonly number[];
+  /** False when there is no control plane any more, which could replace a device that goes. */
+  alive(): boolean;
 }
 
 interface VnicEvents {
   /** It stopped for good, with the reason. The queue is closed by the application. */
   gone: [reason: string];
+  /** Its device was restarted, and the queue goes on. Frames that were with the device are lost. */
+  reattached: [];
 }
 
 export class Vnic extends EventEmitter<VnicEvents> {
@@ -53,7 +58,10 @@ export class Vnic extends EventEmitter<VnicEvents> {
   /** What the taps wrap. */
   readonly #queues: NicQueue[] = [];
   #threads: VnicThreads | null = null;
-  readonly #deviceWatch: FdWatch | null;
+  #deviceWatch: FdWatch | null = null;
+  /** The device went; another one is coming as long as there is a control plane. */
+  #isDeviceGone = false;
+  #reattaching: Promise<void> = Promise.resolve();
   readonly #loops = new Set<PollLoop>();
   #capture: CaptureSession | null = null;
   #isGone = false;
@@ -77,9 +85,7 @@ export class Vnic extends EventEmitter<VnicEvents> {
     this.#control = control;
     this.#session = session;
     if (this.pairs === 1) this.#openFirst();
-    this.#deviceWatch = watchDevice(session, () =>
-      this.markGone('its device closed the connection'),
-    );
+    this.#watchDevice();
   }
 
   get gone(): boolean {
@@ -181,6 +187,17 @@ export class Vnic extends EventEmitter<VnicEvents> {
     else void threads.then(() => this.#session.letGo());
   }
 
+  /** The control plane is gone. XDP programs live by its descriptors, and nobody replaces a device any more. */
+  controlLost(): void {
+    if (this.driver === 'af-xdp') this.markGone('the control plane ended');
+    else if (this.#isDeviceGone) this.markGone('its device ended, and the control plane');
+  }
+
+  /** The device was replaced by the one behind `socket`, which is taken over. */
+  reattach(socket: number): void {
+    this.#reattaching = this.#reattaching.then(() => this.#restart(socket));
+  }
+
   /** Record into `fd`, which is taken over, until `stopCapture`. The VNIC has one pair: the daemon sees to that. */
   startCapture(fd: number, snapLength: number): void {
     this.stopCapture();
@@ -203,19 +220,48 @@ export class Vnic extends EventEmitter<VnicEvents> {
     }
   }
 
+  async #restart(socket: number): Promise<void> {
+    await this.#threads?.reset();
+    const { virtio } = this.#session;
+    if (this.#isGone || this.#closed || virtio === null) {
+      closeFd(socket);
+      return;
+    }
+    this.#deviceWatch?.close();
+    for (const queue of this.#queues) resetQueue(queue);
+    try {
+      virtio.restart(socket);
+      this.#isDeviceGone = false;
+    } catch (error) {
+      const { code, message } = error as ArrakisError;
+      // One that goes again, or hangs, is replaced again.
+      if (code !== 'ARK_GONE' && code !== 'ARK_TIMEOUT') {
+        this.markGone(message);
+        return;
+      }
+    }
+    this.#watchDevice();
+    if (!this.#isDeviceGone) this.emit('reattached');
+  }
+
+  /** Learn of a device's end also when no daemon is there to tell. */
+  #watchDevice(): void {
+    const { virtio } = this.#session;
+    if (virtio === null) return;
+    const watch = new FdWatch(virtio.controlFd, () => {
+      const state = virtio.checkDevice();
+      if (state === 'up') return;
+      watch.close();
+      this.#isDeviceGone = true;
+      if (state === 'broken' || !this.#control.alive()) {
+        this.markGone('its device closed the connection');
+      }
+    });
+    this.#deviceWatch = watch.unref();
+  }
+
   #release(): void {
     this.stopCapture();
     this.#deviceWatch?.close();
   }
-}
-
-/** Learn of a device's end also when no daemon is there to tell. */
-function watchDevice({ virtio }: QueueSession, onGone: () => void): FdWatch | null {
-  if (virtio === null) return null;
-  const watch: FdWatch = new FdWatch(virtio.controlFd, () => {
-    if (virtio.checkDevice() === 'up') return;
-    watch.close();
-    onGone();
-  });
-  return watch.unref();
 }

@@ -43,6 +43,12 @@ const writeBuffer = bind<(fd: number, buffer: Uint8Array, length: number) => num
   ['int', 'void *', 'size_t'],
 );
 
+const dup3Call = bind<(from: number, to: number, flags: number) => number>('dup3', 'int', [
+  'int',
+  'int',
+  'int',
+]);
+
 const F_GETFD = 1;
 const F_SETFD = 2;
 const F_GETFL = 3;
@@ -51,6 +57,7 @@ const F_DUPFD_CLOEXEC = 1030;
 const F_GET_SEALS = 1034;
 const FD_CLOEXEC = 1;
 const O_NONBLOCK = 0o4000;
+const O_CLOEXEC = 0o2000000;
 const EFD_CLOEXEC = 0o2000000;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -183,6 +190,12 @@ export function setCloseOnExec(fd: number, on = true): void {
 /** A second descriptor of the same open file, close-on-exec. */
 export function duplicateFd(fd: number): number {
   return check(fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl', fd, 'F_DUPFD_CLOEXEC');
+}
+
+/** Have the number `to`, which is open, be what `from` is: other threads that use the number use that now. */
+export function replaceFd(from: number, to: number): void {
+  check(dup3Call(from, to, O_CLOEXEC), 'dup3', from, to);
+  closeFd(from);
 }
 
 /** True when `fd` is open in this process. */

@@ -129,6 +129,18 @@ export class SplitDriver {
     return this.size - this.#freeDepth;
   }
 
+  /**
+   * The device is no more: the address of every buffer that it had goes to `give`. This object is of no use afterwards;
+   * another takes over the ring, zeroed.
+   */
+  takeBack(give: (address: number) => void): void {
+    for (let id = 0; id < this.size; id++) {
+      if (this.#isOutstanding[id] === 1) give(this.#addresses[id]!);
+    }
+    this.#isOutstanding.fill(0);
+    this.#freeDepth = 0;
+  }
+
   /** Give the device `length` bytes at `address` of the region, from the next `publish` on. False when the ring is full. */
   add(address: number, length: number): boolean {
     if (this.#freeDepth === 0) return false;

@@ -70,12 +70,13 @@ export interface VhostSession {
 
 /**
  * Start the device behind `socket` on `rings`. The socket stays the caller's, and stays open for as long as the rings
- * are in use: closing it stops the device.
+ * are in use: closing it stops the device. With `eventfds` of an earlier session on these rings those are used again.
  */
 export function startDevice(
   socket: number,
   rings: SharedRings,
   timeoutMs = ANSWER_TIMEOUT_MS,
+  eventfds: readonly PairFds[] = [],
 ): VhostSession {
   setNonBlocking(socket, false);
   setTimeouts(socket, timeoutMs);
@@ -96,7 +97,12 @@ export function startDevice(
     // The device wants a call descriptor for each ring. Nobody waits for sent frames, so this one is not kept.
     const txCallFd = made();
     const pairs = rings.rings.map(({ rx, tx }, pair): PairFds => {
-      const own = { rxKickFd: made(), txKickFd: made(), callFd: made(), errFd: made() };
+      const own = eventfds[pair] ?? {
+        rxKickFd: made(),
+        txKickFd: made(),
+        callFd: made(),
+        errFd: made(),
+      };
       const { rxKickFd, txKickFd, callFd, errFd } = own;
       const first = QUEUES_PER_PAIR * pair;
       giveRing(channel, first + RECEIVEQ, rx, rings.ringSize, [rxKickFd, callFd, errFd]);

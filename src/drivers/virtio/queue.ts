@@ -24,7 +24,7 @@ import { type FrameMemory, frameMemory, NO_FRAME } from '../../memory/frame-memo
 import { FramePool } from '../../memory/frame-pool.ts';
 import { SplitDriver } from '../../ring/split-driver.ts';
 import { NET_HEADER_LEN } from '../../ring/split-layout.ts';
-import { checkGrant, type VirtioGrant } from './attach.ts';
+import { checkGrant, type PairRings, type RingLayout, type VirtioGrant } from './attach.ts';
 import { ANSWER_TIMEOUT_MS } from './frontend.ts';
 import { deviceState, startVirtio, type VirtioFds, type VirtioPair } from './session.ts';
 
@@ -48,10 +48,11 @@ export function openVirtioQueue(
 
 /**
  * Open one pair of a session, in the calling thread, which alone may use it, and once only: the device goes on from
- * where the rings are. The session stays open until the queue was closed.
+ * where the rings are. The session stays open until the queue was closed. The queue outlives its device: it goes on
+ * after `reset`, until `giveUp`.
  */
 export function openVirtioPair(pair: VirtioPair): VirtioQueue {
-  return new VirtioQueue(pair, () => {});
+  return new VirtioQueue(pair, null);
 }
 
 export class VirtioQueue implements NicQueue {
@@ -61,17 +62,21 @@ export class VirtioQueue implements NicQueue {
   readonly counters: NicCounters = newNicCounters();
   readonly doorbellFd: number;
   readonly #pool: FramePool;
-  readonly #rx: SplitDriver;
-  readonly #tx: SplitDriver;
+  readonly #rings: PairRings;
+  #rx: SplitDriver;
+  #tx: SplitDriver;
   readonly #mapping: Mapping;
   readonly #fds: VirtioPair;
-  readonly #onClose: () => void;
+  readonly #onClose: (() => void) | null;
   readonly #wakeCount = Buffer.alloc(8);
   #state: NicState = NIC_STATE.up;
 
-  /** Maps the region and fills the receive ring. `onClose` runs after everything was let go. */
-  constructor(pair: VirtioPair, onClose: () => void) {
-    const { grant, eventIdx } = pair;
+  /**
+   * Maps the region and fills the receive ring. `onClose` runs after everything was let go; null when the session is
+   * somebody else's, who then watches the device.
+   */
+  constructor(pair: VirtioPair, onClose: (() => void) | null) {
+    const { grant } = pair;
     const geometry = checkGrant(grant);
     this.#mapping = mapShared(pair.region, geometry.regionBytes, 0, true);
     this.memory = frameMemory(this.#mapping.buffer, grant);
@@ -79,11 +84,10 @@ export class VirtioQueue implements NicQueue {
     this.doorbellFd = pair.callFd;
     this.#fds = pair;
     this.#onClose = onClose;
-    const { rx, tx } = geometry.rings[pair.pair]!;
+    this.#rings = geometry.rings[pair.pair]!;
     this.#pool = new FramePool(this.memory, geometry.firstFrame + pair.pair * geometry.pairBytes);
-    const size = grant.ringSize;
-    this.#rx = new SplitDriver(this.memory, { ...rx, size, eventIdx, deviceWrites: true });
-    this.#tx = new SplitDriver(this.memory, { ...tx, size, eventIdx, deviceWrites: false });
+    this.#rx = this.#newRing(this.#rings.rx, true);
+    this.#tx = this.#newRing(this.#rings.tx, false);
     this.#post();
   }
 
@@ -205,7 +209,8 @@ export class VirtioQueue implements NicQueue {
   checkDevice(): NicState {
     if (this.#state !== NIC_STATE.up) return this.#state;
     const found = deviceState(this.#fds.socket, [this.#fds.errFd]);
-    if (found === 'gone') this.#state = NIC_STATE.gone;
+    // Who watches the session knows whether another device is coming.
+    if (found === 'gone' && this.#onClose !== null) this.#state = NIC_STATE.gone;
     else if (found === 'broken') this.#break();
     return this.#state;
   }
@@ -214,7 +219,39 @@ export class VirtioQueue implements NicQueue {
     if (this.#state === NIC_STATE.closed) return;
     this.#state = NIC_STATE.closed;
     this.#mapping.release();
-    this.#onClose();
+    this.#onClose?.();
+  }
+
+  #newRing(layout: RingLayout, deviceWrites: boolean): SplitDriver {
+    const { grant, eventIdx } = this.#fds;
+    return new SplitDriver(this.memory, {
+      ...layout,
+      size: grant.ringSize,
+      eventIdx,
+      deviceWrites,
+    });
+  }
+
+  /**
+   * The device is no more, and another one is going to serve the rings: they start anew. What the device had to send or
+   * to receive into comes back; frames that it had received and nobody had taken are lost with it.
+   */
+  reset(): void {
+    if (this.#state === NIC_STATE.closed || this.#state === NIC_STATE.broken) return;
+    const giveBack = (address: number): void => this.#pool.free(address + NET_HEADER_LEN);
+    this.#rx.takeBack(giveBack);
+    this.#tx.takeBack(giveBack);
+    for (const { desc, end } of [this.#rings.rx, this.#rings.tx]) this.memory.u8.fill(0, desc, end);
+    this.#rx = this.#newRing(this.#rings.rx, true);
+    this.#tx = this.#newRing(this.#rings.tx, false);
+    this.#post();
+    // Whoever sleeps has armed the old ring.
+    eventfdSignal(this.doorbellFd);
+  }
+
+  /** The device is no more, and no other is coming. */
+  giveUp(): void {
+    if (this.#state === NIC_STATE.up) this.#state = NIC_STATE.gone;
   }
 
   /** Give the device free frames until its receive ring is full, and wake it if it waits for them. */

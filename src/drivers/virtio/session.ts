@@ -3,10 +3,19 @@
  * One thread starts it; each pair may then be opened in a thread of its own, by numbers that any thread can use.
  */
 import fs from 'node:fs';
-import { closeAll, POLLERR, POLLHUP, POLLIN, pollOne } from '../../ffi/fd.ts';
+import { ArrakisError } from '../../base/errors.ts';
+import {
+  closeAll,
+  eventfdClear,
+  POLLERR,
+  POLLHUP,
+  POLLIN,
+  pollOne,
+  replaceFd,
+} from '../../ffi/fd.ts';
 import { requireSealed } from '../../ffi/memory.ts';
 import { checkGrant, type VirtioGrant } from './attach.ts';
-import { ANSWER_TIMEOUT_MS, type PairFds, startDevice } from './frontend.ts';
+import { ANSWER_TIMEOUT_MS, type PairFds, type SharedRings, startDevice } from './frontend.ts';
 
 /** Descriptors that come with a VirtioGrant. */
 export interface VirtioFds {
@@ -32,13 +41,36 @@ export class VirtioSession {
    * Owned by this session.
    */
   readonly controlFd: number;
+  readonly #rings: SharedRings;
   readonly #fds: readonly number[];
   #closed = false;
 
-  constructor(pairs: readonly VirtioPair[], socket: number, fds: readonly number[]) {
+  constructor(pairs: readonly VirtioPair[], rings: SharedRings, socket: number) {
     this.pairs = pairs;
     this.controlFd = socket;
-    this.#fds = fds;
+    this.#rings = rings;
+    const own = pairs.flatMap(({ rxKickFd, txKickFd, callFd, errFd }) => [
+      rxKickFd,
+      txKickFd,
+      callFd,
+      errFd,
+    ]);
+    this.#fds = [socket, rings.regionFd, ...own];
+  }
+
+  /**
+   * The device went away, and another behind `socket` takes its place on the same region. Every queue was `reset` before,
+   * in its own thread. Takes over `socket`, which gets the number of the old one. Throws what `startDevice` throws, and
+   * may then be called again.
+   */
+  restart(socket: number, timeoutMs = ANSWER_TIMEOUT_MS): void {
+    replaceFd(socket, this.controlFd);
+    for (const { errFd } of this.pairs) eventfdClear(errFd);
+    const { eventIdx } = startDevice(this.controlFd, this.#rings, timeoutMs, this.pairs);
+    if (eventIdx === this.pairs[0]!.eventIdx) return;
+    throw new ArrakisError('ARK_PROTOCOL', 'the device came back with other features', {
+      hint: 'close the VNIC and open it again',
+    });
   }
 
   /** Look whether the device is still there. Two system calls for one pair, and one more for each other. */
@@ -82,7 +114,6 @@ export function startVirtio(
     fs.writeSync(region, Buffer.alloc(ringsEnd), 0, ringsEnd, 0);
     const memory = { regionFd: region, regionBytes, ringSize: grant.ringSize, rings };
     const { eventIdx, pairs } = startDevice(socket, memory, timeoutMs);
-    const own = pairs.flatMap((pair) => Object.values(pair) as number[]);
     const described = pairs.map((pair, index) => ({
       ...pair,
       grant,
@@ -91,7 +122,7 @@ export function startVirtio(
       region,
       socket,
     }));
-    return new VirtioSession(described, socket, [socket, region, ...own]);
+    return new VirtioSession(described, memory, socket);
   } catch (error) {
     closeAll([region, socket]);
     throw error;

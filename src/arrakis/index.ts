@@ -28,9 +28,12 @@ export {
 export { monotonicMs } from '../ffi/clock.ts';
 export {
   formatNetCounters,
+  type NeighbourShare,
+  type NetCounters,
   NetInterface,
   type NetOptions,
   netTurn,
+  shareNeighbours,
   UDP_PAYLOAD_OFFSET,
   type UdpHandler,
 } from '../net/index.ts';

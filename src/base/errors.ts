@@ -19,6 +19,7 @@ export const ERROR_CODES = {
   ARK_DEVICE: 'a device process failed or broke its protocol',
   ARK_PROTOCOL: 'a peer broke the ring or vhost-user protocol',
   ARK_VERIFIER: 'the kernel rejected an eBPF program',
+  ARK_POLICY: 'the policy file is wrong',
   ARK_USAGE: 'the command line is wrong',
   ARK_INTERNAL: 'a defect in arrakis itself',
 } as const satisfies Record<string, string>;

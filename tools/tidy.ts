@@ -75,6 +75,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/drivers/*/attach.ts',
     'src/drivers/*/grant.ts',
     'src/softnic/control.ts',
+    'src/message/layout.ts',
     'src/keeper/protocol.ts',
   ],
   // Of the control plane only how to talk to it.

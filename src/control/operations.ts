@@ -5,7 +5,11 @@ import * as cap from './objects/capability.ts';
 import * as capture from './objects/capture.ts';
 import * as device from './objects/device.ts';
 import * as domain from './objects/domain.ts';
+import * as endpoint from './objects/endpoint-operations.ts';
 import * as filter from './objects/filter.ts';
+import * as name from './objects/name.ts';
+import * as rate from './objects/rate.ts';
+import * as region from './objects/region-share.ts';
 import * as views from './objects/views.ts';
 import * as vnic from './objects/vnic-operations.ts';
 import type { ControlPlane } from './plane.ts';
@@ -18,6 +22,8 @@ const HANDLERS: { [O in Operation]: Handler<O, unknown> } = {
   'vnic.close': vnic.close,
   'vnic.listen': vnic.listen,
   'filter.set': filter.setFilters,
+  'rate.set': rate.setRate,
+  'doorbell.set': rate.setDoorbell,
   list: views.list,
   stats: views.stats,
   'device.list': device.list,
@@ -31,6 +37,22 @@ const HANDLERS: { [O in Operation]: Handler<O, unknown> } = {
   'cap.delete': cap.remove,
   'capture.start': capture.start,
   'capture.stop': capture.stop,
+  'region.create': region.create,
+  'region.open': region.open,
+  'endpoint.create': endpoint.create,
+  'endpoint.connect': endpoint.connect,
+  'endpoint.accept': endpoint.accept,
+  'endpoint.leave': endpoint.leave,
+  'endpoint.close': endpoint.close,
+  'name.make': name.make,
+  'name.bind': name.bind,
+  'name.lookup': name.lookup,
+  'name.list': name.list,
+  'name.remove': name.remove,
+  'name.watch': name.watch,
+  'name.unwatch': name.unwatch,
+  'name.serve': name.serve,
+  'name.answer': name.answer,
   shutdown: views.shutdown,
 };
 

@@ -12,6 +12,9 @@ import type { Log } from './log.ts';
 import { CaptureTable } from './objects/capture.ts';
 import { DeviceTable } from './objects/device.ts';
 import { Domain, type DomainOptions, type SavedDomain } from './objects/domain.ts';
+import { EndpointTable } from './objects/endpoint.ts';
+import { NameTable } from './objects/name-table.ts';
+import { RegionTable } from './objects/region-share.ts';
 import { ObjectTable } from './objects/table.ts';
 import { type Vnic, vnicGone, vnicReattached } from './objects/vnic.ts';
 
@@ -57,6 +60,9 @@ export class ControlPlane {
   readonly initialCapabilities: InitialCapabilities;
   /** What removals of capabilities have set off and has not ended yet. */
   readonly stopping = new Set<Promise<void>>();
+  readonly regions: RegionTable;
+  readonly endpoints: EndpointTable;
+  readonly names: NameTable;
   readonly devices: DeviceTable;
   /** The daemon's own domain, for objects that outlive their maker's connection. */
   readonly self: Domain;
@@ -94,6 +100,9 @@ export class ControlPlane {
     const send = () => {};
     const own = { name: 'arrakisd', uid, gid, pid, privileged: true, prepared: false, send };
     this.self = this.objects.add(new Domain(birth, own));
+    this.regions = new RegionTable(this);
+    this.endpoints = new EndpointTable(this);
+    this.names = new NameTable(this);
   }
 
   /** Root and the daemon's own user may do anything; everybody else has what a domain holds. */

@@ -13,6 +13,10 @@ import { CAP_EVENTS, CAP_OPERATIONS, type capSchema } from './protocol/cap.ts';
 import { CAPTURE_EVENTS, CAPTURE_OPERATIONS } from './protocol/capture.ts';
 import { DEVICE_OPERATIONS } from './protocol/device.ts';
 import { DOMAIN_OPERATIONS } from './protocol/domain.ts';
+import { ENDPOINT_EVENTS, ENDPOINT_OPERATIONS } from './protocol/endpoint.ts';
+import { NAME_EVENTS, NAME_OPERATIONS } from './protocol/name.ts';
+import { RATE_OPERATIONS } from './protocol/rate.ts';
+import { REGION_EVENTS, REGION_OPERATIONS } from './protocol/region.ts';
 import type { deviceSchema, objectSchema, vnicSchema } from './protocol/schemas.ts';
 import { VIEW_EVENTS, VIEW_OPERATIONS } from './protocol/view.ts';
 import { VNIC_EVENTS, VNIC_OPERATIONS } from './protocol/vnic.ts';
@@ -23,12 +27,24 @@ export const OPERATIONS = {
   ...DOMAIN_OPERATIONS,
   ...VNIC_OPERATIONS,
   ...DEVICE_OPERATIONS,
+  ...RATE_OPERATIONS,
   ...CAPTURE_OPERATIONS,
   ...CAP_OPERATIONS,
+  ...REGION_OPERATIONS,
+  ...ENDPOINT_OPERATIONS,
+  ...NAME_OPERATIONS,
   ...VIEW_OPERATIONS,
 } as const;
 
-export const EVENTS = { ...VNIC_EVENTS, ...CAPTURE_EVENTS, ...CAP_EVENTS, ...VIEW_EVENTS } as const;
+export const EVENTS = {
+  ...VNIC_EVENTS,
+  ...CAPTURE_EVENTS,
+  ...CAP_EVENTS,
+  ...REGION_EVENTS,
+  ...ENDPOINT_EVENTS,
+  ...NAME_EVENTS,
+  ...VIEW_EVENTS,
+} as const;
 
 export type Operation = keyof typeof OPERATIONS;
 export type ArgsOf<O extends Operation> = z.infer<(typeof OPERATIONS)[O]['args']>;

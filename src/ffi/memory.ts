@@ -5,6 +5,7 @@
  * - JavaScript may still hold views of a mapping after it was released, so `release` does not leave a hole behind:
  *   it puts empty private pages in its place, and stale views read zeros.
  */
+import fs from 'node:fs';
 import { ArrakisError, SystemError } from '../base/errors.ts';
 import { closeFd, fcntl } from './fd.ts';
 import { bind, check, errnoName, viewOf } from './libc.ts';
@@ -40,6 +41,7 @@ const MFD_ALLOW_SEALING = 2;
 const MFD_HUGETLB = 4;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
+const F_SEAL_SEAL = 1;
 const F_SEAL_SHRINK = 2;
 const F_SEAL_GROW = 4;
 
@@ -64,11 +66,20 @@ export class Mapping {
   }
 }
 
-/** Map `length` bytes of `fd` from `offset`, shared, readable and writable. `fd` may be closed afterwards. */
-export function mapShared(fd: number, length: number, offset = 0, populate = false): Mapping {
+/**
+ * Map `length` bytes of `fd` from `offset`, shared, readable and writable. `fd` may be closed afterwards. `readOnly`: a
+ * store into it ends the process by SIGSEGV.
+ */
+export function mapShared(
+  fd: number,
+  length: number,
+  offset = 0,
+  populate = false,
+  readOnly = false,
+): Mapping {
   const flags = MAP_SHARED | (populate ? MAP_POPULATE : 0);
   const address = check(
-    mmap(0, length, PROT_READ | PROT_WRITE, flags, fd, offset),
+    mmap(0, length, readOnly ? PROT_READ : PROT_READ | PROT_WRITE, flags, fd, offset),
     'mmap',
     `fd ${fd}`,
     length,
@@ -133,12 +144,18 @@ export function mapZeroAt(address: number, length: number): void {
   check(mmap(address, length, PROT_READ | PROT_WRITE, flags, -1, 0), 'mmap', 'MAP_FIXED', length);
 }
 
-/** A new zeroed memfd of `length` bytes, sealed against shrinking and growing. The caller owns the descriptor. */
-export function memfdSealed(name: string, length: number): number {
+/**
+ * A new zeroed memfd of `length` bytes, sealed against shrinking and growing. The caller owns the descriptor. `final`:
+ * no holder can add seals of its own (F_SEAL_FUTURE_WRITE would keep the others from mapping it), and no other user
+ * can open it anew by /proc/self/fd with more rights than its descriptor has.
+ */
+export function memfdSealed(name: string, length: number, final = false): number {
   const fd = check(memfdCreateCall(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
   try {
     check(ftruncate(fd, length), 'ftruncate', fd, length);
-    check(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 'fcntl', fd, 'F_ADD_SEALS');
+    const seals = F_SEAL_SHRINK | F_SEAL_GROW | (final ? F_SEAL_SEAL : 0);
+    check(fcntl(fd, F_ADD_SEALS, seals), 'fcntl', fd, 'F_ADD_SEALS');
+    if (final) fs.fchmodSync(fd, 0o600);
   } catch (error) {
     closeFd(fd);
     throw error;

@@ -27,7 +27,7 @@ function makeTree(): NameTree<string> {
     ],
     {
       changed: (watch, name, change) => changes.push([watch.id, name, change]),
-      dropped: (binding) => dropped.push(binding.value),
+      dropped: (node) => node.kind === 'binding' && dropped.push(node.value),
     },
   );
 }

@@ -27,8 +27,8 @@ export type Change = 'made' | 'bound' | 'removed';
 export interface TreeEvents<V> {
   /** `name` in the directory of `watch` changed; '' is the directory itself, and the end of the watch. */
   changed(watch: Watch, name: string, change: Change): void;
-  /** A binding is in the tree no more. It must not change the tree. */
-  dropped(binding: Binding<V>): void;
+  /** It is in the tree no more. */
+  dropped(node: Node<V>): void;
 }
 
 /** Where a path begins: the root, or the directory of a capability with that capability's rights. */
@@ -168,6 +168,11 @@ export class NameTree<V> {
 
   /** Take a name away, of a directory only when it is empty. */
   remove(who: Who, path: string, start: Start = this.#atRoot): void {
+    this.drop(this.removable(who, path, start));
+  }
+
+  /** What `remove` would take away. */
+  removable(who: Who, path: string, start: Start = this.#atRoot): Node<V> {
     const { parent, name } = this.#reach(who, path, 'remove', start);
     const node = this.#child(parent, name);
     if (!mayRemove(who, node, start.rights)) throw notPermitted('remove', node);
@@ -179,7 +184,7 @@ export class NameTree<V> {
         });
       }
     }
-    this.drop(node);
+    return node;
   }
 
   /** Hear of changes in the directory at `path`. */
@@ -242,7 +247,7 @@ export class NameTree<V> {
     owned.delete(node);
     if (owned.size === 0) this.#byOwner.delete(node.owner);
     this.#count--;
-    if (node.kind === 'binding') this.#events.dropped(node);
+    this.#events.dropped(node);
     this.#tell(parent, node.name, 'removed');
   }
 
@@ -257,19 +262,23 @@ export class NameTree<V> {
     }
   }
 
-  snapshot(saveValue: (value: V) => unknown): TreeSnapshot {
-    const nodes: TreeSnapshot['nodes'][number][] = [];
+  /** Everything but the fixed directories, parents first. */
+  *all(): Generator<Node<V>> {
     const waiting: Node<V>[] = [this.root];
     for (let node = waiting.shift(); node !== undefined; node = waiting.shift()) {
-      const { owner, uid } = node;
-      if (node.kind === 'binding') {
-        nodes.push({ path: pathOf(node), owner, uid, value: saveValue(node.value) });
-        continue;
-      }
-      const { id, gid, mode, server, fixed } = node;
-      if (!fixed) nodes.push({ path: pathOf(node), id, owner, uid, gid, mode, server });
-      waiting.push(...this.#children.get(node)!.values());
+      if (node.kind === 'binding' || !node.fixed) yield node;
+      if (node.kind === 'directory') waiting.push(...this.#children.get(node)!.values());
     }
+  }
+
+  snapshot(saveValue: (value: V) => unknown): TreeSnapshot {
+    const nodes = [...this.all()].map((node) => {
+      const { owner, uid } = node;
+      const path = pathOf(node);
+      if (node.kind === 'binding') return { path, owner, uid, value: saveValue(node.value) };
+      const { id, gid, mode, server } = node;
+      return { path, id, owner, uid, gid, mode, server };
+    });
     return { nextId: this.#nextId, nodes };
   }
 

@@ -180,6 +180,8 @@ export async function closeDomain(plane: ControlPlane, domain: Domain): Promise<
     removeVnic(plane, vnic, 'its domain ended'),
   );
   dropHolder(plane, domain);
+  plane.endpoints.endDomain(domain);
+  plane.names.endDomain(domain);
   plane.objects.remove(domain.id);
   plane.domains.delete(domain.id);
   await Promise.all(removals);

@@ -30,7 +30,17 @@ export const vnicSchema = z.object({
 });
 
 export const objectSchema = z.object({
-  kind: z.enum(['domain', 'vnic', 'queue', 'filter', 'doorbell', 'region', 'capture']),
+  kind: z.enum([
+    'domain',
+    'vnic',
+    'queue',
+    'filter',
+    'doorbell',
+    'rate',
+    'region',
+    'endpoint',
+    'capture',
+  ]),
   id: objectId,
   owner: objectId.describe('domain; 0 is the daemon itself'),
   createdMs: z.number().describe('Unix time'),

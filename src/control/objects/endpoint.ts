@@ -1,0 +1,325 @@
+/**
+ * Endpoints: a domain listens at a name, others connect. For each connection the daemon makes sealed memory for two
+ * message rings and a pipe each way as a bell, gives one half to each side, and keeps no descriptor of it.
+ *
+ *   connect ──► told to the listener, in its backlog ──accept──► open ──leave, or the end of a side──► closed
+ *
+ * - A place in the backlog is free again only when the listener has accepted, even if the other side has left meanwhile:
+ *   who connects and leaves in a loop cannot fill the listener's channel.
+ * - Both are told who the other is, and when it leaves. The pipes tell of a death too, also without the daemon.
+ */
+import { ArrakisError } from '../../base/errors.ts';
+import { closeAll } from '../../ffi/fd.ts';
+import { memfdSealed } from '../../ffi/memory.ts';
+import { pipePair } from '../../ffi/pipe.ts';
+import { linkBytes, RING_BYTES_DEFAULT } from '../../message/layout.ts';
+import { allRights, RIGHTS } from '../caps/rights.ts';
+import type { Capability } from '../caps/space.ts';
+import { dropCapability } from '../caps/withdraw.ts';
+import { LIMITS } from '../limits.ts';
+import type { Binding } from '../names/node.ts';
+import type { ControlPlane } from '../plane.ts';
+import type { EventOf, ObjectInfo } from '../protocol.ts';
+import type { Domain } from './domain.ts';
+import type { NameValue } from './name-table.ts';
+import type { ControlObject } from './table.ts';
+
+const PREFIX = 'endpoint:';
+
+export interface EndpointOptions {
+  readonly ringBytes?: number | undefined;
+  readonly backlog?: number | undefined;
+}
+
+export interface SavedEndpoint {
+  readonly id: number;
+  readonly createdMs: number;
+  readonly name: string;
+  readonly owner: number;
+  readonly cap: number;
+  readonly ringBytes: number;
+  readonly backlog: number;
+}
+
+export interface SavedConnection {
+  readonly id: number;
+  readonly endpoint: number;
+  readonly listener: number;
+  readonly connector: number;
+  readonly accepted: boolean;
+  readonly closed: boolean;
+}
+
+export class Endpoint implements ControlObject {
+  readonly kind = 'endpoint';
+  readonly id: number;
+  readonly createdMs: number;
+  /** Its path. */
+  readonly name: string;
+  readonly domain: Domain;
+  readonly cap: Capability;
+  readonly ringBytes: number;
+  readonly backlog: number;
+  binding: Binding<NameValue> | null = null;
+  /** Connections that the listener has not accepted, and all. */
+  waiting = 0;
+  open = 0;
+
+  constructor(
+    made: Pick<Endpoint, 'id' | 'createdMs' | 'name' | 'domain' | 'cap' | 'ringBytes' | 'backlog'>,
+  ) {
+    this.id = made.id;
+    this.createdMs = made.createdMs;
+    this.name = made.name;
+    this.domain = made.domain;
+    this.cap = made.cap;
+    this.ringBytes = made.ringBytes;
+    this.backlog = made.backlog;
+  }
+
+  get owner(): number {
+    return this.domain.id;
+  }
+
+  detail(): ObjectInfo['detail'] {
+    const { ringBytes, backlog, waiting, open } = this;
+    return { ringBytes, backlog, waiting, connections: open };
+  }
+}
+
+interface Connection {
+  readonly id: number;
+  readonly endpoint: Endpoint;
+  readonly connector: Domain;
+  accepted: boolean;
+  /** A side has left; it is still in the backlog. */
+  closed: boolean;
+}
+
+/** One side of a connection: what it is told, with its descriptors. */
+export interface Half {
+  readonly fields: Omit<EventOf<'endpoint.connected'>, 'endpoint'>;
+  readonly fds: readonly number[];
+}
+
+const peerOf = ({ id, name, uid, pid }: Domain) => ({ domain: id, name, uid, pid });
+
+export class EndpointTable {
+  readonly #plane: ControlPlane;
+  readonly #endpoints = new Map<number, Endpoint>();
+  readonly #connections = new Map<number, Connection>();
+  #nextConnection = 1;
+
+  constructor(plane: ControlPlane) {
+    this.#plane = plane;
+  }
+
+  check(domain: Domain): void {
+    let own = 0;
+    for (const endpoint of this.#endpoints.values()) if (endpoint.domain === domain) own++;
+    if (own < LIMITS.endpointsPerDomainMax) return;
+    throw new ArrakisError('ARK_LIMIT', `a domain has at most ${own} endpoints`, {
+      hint: 'close one first',
+    });
+  }
+
+  /** An endpoint without a name yet. */
+  create(domain: Domain, path: string, options: EndpointOptions): Endpoint {
+    const { objects, caps } = this.#plane;
+    const birth = objects.birth();
+    const rights = allRights('endpoint');
+    const cap = caps.mint(domain.id, 'endpoint', `${PREFIX}${birth.id}`, rights, null);
+    const { ringBytes = RING_BYTES_DEFAULT, backlog = LIMITS.backlogDefault } = options;
+    return this.#add({ ...birth, name: path, domain, cap, ringBytes, backlog });
+  }
+
+  /** The endpoint of a capability with the right to connect among `rights`. */
+  find(cap: Capability, rights = cap.rights): Endpoint {
+    if (cap.kind !== 'endpoint') {
+      throw new ArrakisError('ARK_BAD_ARGUMENT', `capability ${cap.id} is for a ${cap.kind}`, {
+        hint: 'endpoint.connect takes one of kind endpoint',
+      });
+    }
+    if ((rights & RIGHTS.endpoint.connect) === 0) {
+      throw new ArrakisError('ARK_NOT_PERMITTED', `capability ${cap.id} is not for connecting`, {
+        hint: 'ask for one with the right connect',
+      });
+    }
+    const endpoint = this.#endpoints.get(Number(cap.object.slice(PREFIX.length)));
+    if (endpoint === undefined) throw new ArrakisError('ARK_GONE', `${cap.object} is gone`);
+    return endpoint;
+  }
+
+  /** Endpoint `id` of `domain`. */
+  own(domain: Domain, id: number): Endpoint {
+    const endpoint = this.#endpoints.get(id);
+    if (endpoint !== undefined && (endpoint.domain === domain || domain.privileged))
+      return endpoint;
+    throw new ArrakisError('ARK_NOT_FOUND', `there is no endpoint ${id} of this domain`);
+  }
+
+  /** Throws ARK_LIMIT or ARK_GONE when `connector` cannot connect now. */
+  checkConnect(endpoint: Endpoint, connector: Domain): void {
+    const { domain, name, backlog } = endpoint;
+    if (domain.closed) throw new ArrakisError('ARK_GONE', `${name}: its domain has ended`);
+    let own = 0;
+    for (const connection of this.#connections.values()) {
+      if (connection.connector === connector && !connection.closed) own++;
+    }
+    if (own >= LIMITS.connectionsPerDomainMax) {
+      throw new ArrakisError('ARK_LIMIT', `a domain has at most ${own} connections`, {
+        hint: 'close one first',
+      });
+    }
+    if (endpoint.open >= LIMITS.connectionsPerEndpointMax) {
+      throw new ArrakisError('ARK_LIMIT', `${name} has ${endpoint.open} connections`, {
+        hint: 'try again when some have ended',
+      });
+    }
+    if (endpoint.waiting < backlog && !domain.busy) return;
+    throw new ArrakisError('ARK_LIMIT', `${name} does not keep up with those who connect`, {
+      hint: 'try again in a moment',
+    });
+  }
+
+  /** Make a connection and tell the listener. The connector's half; the caller closes its descriptors. */
+  connect(endpoint: Endpoint, connector: Domain): Half {
+    const { domain: listener, ringBytes } = endpoint;
+    const fds: number[] = [];
+    try {
+      const memory = memfdSealed(`arrakis-link-${endpoint.id}`, linkBytes(ringBytes), true);
+      fds.push(memory);
+      const toListener = pipePair();
+      fds.push(toListener.reader, toListener.writer);
+      const toConnector = pipePair();
+      fds.push(toConnector.reader, toConnector.writer);
+      const connection = this.#open(endpoint, connector);
+      const fields = { connection: connection.id, ringBytes };
+      listener.event(
+        'endpoint.connected',
+        { endpoint: endpoint.id, ...fields, peer: peerOf(connector) },
+        [memory, toListener.reader, toConnector.writer],
+      );
+      closeAll([toListener.reader, toConnector.writer]);
+      return {
+        fields: { ...fields, peer: peerOf(listener) },
+        fds: [memory, toConnector.reader, toListener.writer],
+      };
+    } catch (error) {
+      closeAll(fds);
+      throw error;
+    }
+  }
+
+  accept(domain: Domain, id: number): void {
+    const connection = this.#connections.get(id);
+    if (connection === undefined || connection.endpoint.domain !== domain || connection.accepted) {
+      throw absent(id);
+    }
+    connection.accepted = true;
+    connection.endpoint.waiting--;
+    if (connection.closed) this.#connections.delete(id);
+  }
+
+  leave(domain: Domain, id: number): void {
+    const connection = this.#connections.get(id);
+    if (connection === undefined || connection.closed) throw absent(id);
+    const { connector, endpoint } = connection;
+    if (connector !== domain && endpoint.domain !== domain) throw absent(id);
+    this.#close(connection, domain, 'the peer left');
+  }
+
+  /** Nobody can connect any more; connections stay. Idempotent. `told`: its domain need not be. */
+  end(endpoint: Endpoint, reason: string, told: boolean): void {
+    if (!this.#endpoints.delete(endpoint.id)) return;
+    const plane = this.#plane;
+    plane.objects.remove(endpoint.id);
+    dropCapability(plane, endpoint.cap, endpoint.owner);
+    if (endpoint.binding !== null) plane.names.drop(endpoint.binding);
+    if (!told) endpoint.domain.event('endpoint.ended', { endpoint: endpoint.id, reason });
+  }
+
+  /** The domain has ended: its endpoints too, and its side of every connection. */
+  endDomain(domain: Domain): void {
+    for (const endpoint of [...this.#endpoints.values()]) {
+      if (endpoint.domain === domain) this.end(endpoint, 'its domain ended', true);
+    }
+    for (const connection of [...this.#connections.values()]) {
+      const { connector, endpoint } = connection;
+      if (connector !== domain && endpoint.domain !== domain) continue;
+      if (!connection.closed) this.#close(connection, domain, 'the peer ended');
+      if (endpoint.domain === domain) this.#connections.delete(connection.id);
+    }
+  }
+
+  snapshot(): { endpoints: SavedEndpoint[]; connections: SavedConnection[]; next: number } {
+    const endpoints = [...this.#endpoints.values()].map((endpoint) => {
+      const { id, createdMs, name, owner, cap, ringBytes, backlog } = endpoint;
+      return { id, createdMs, name, owner, cap: cap.id, ringBytes, backlog };
+    });
+    const connections = [...this.#connections.values()].map((connection) => {
+      const { id, endpoint, connector, accepted, closed } = connection;
+      const sides = { listener: endpoint.owner, connector: connector.id };
+      return { id, endpoint: endpoint.id, ...sides, accepted, closed };
+    });
+    return { endpoints, connections, next: this.#nextConnection };
+  }
+
+  /** Into an empty table, after domains and capabilities and before names. What has lost its domain is left out. */
+  restore(saved: ReturnType<EndpointTable['snapshot']>): void {
+    const { domains, caps } = this.#plane;
+    for (const { owner, cap: capId, ...rest } of saved.endpoints) {
+      const domain = domains.get(owner);
+      const cap = caps.get(capId);
+      if (domain !== undefined && cap !== undefined) this.#add({ ...rest, domain, cap });
+    }
+    for (const { id, endpoint: endpointId, connector: connectorId, ...rest } of saved.connections) {
+      const endpoint = this.#endpoints.get(endpointId);
+      const connector = domains.get(connectorId);
+      if (endpoint === undefined || connector === undefined) continue;
+      const { accepted, closed } = rest;
+      this.#connections.set(id, { id, endpoint, connector, accepted, closed });
+      if (!accepted) endpoint.waiting++;
+      if (!closed) endpoint.open++;
+    }
+    this.#nextConnection = saved.next;
+  }
+
+  /** Endpoint `id`, for the names of a snapshot. */
+  get(id: number): Endpoint | undefined {
+    return this.#endpoints.get(id);
+  }
+
+  #add(made: ConstructorParameters<typeof Endpoint>[0]): Endpoint {
+    const endpoint = this.#plane.objects.add(new Endpoint(made));
+    this.#endpoints.set(endpoint.id, endpoint);
+    this.#plane.caps.onRemove(endpoint.cap, () =>
+      this.end(endpoint, 'its capability is gone', endpoint.domain.closed),
+    );
+    return endpoint;
+  }
+
+  #open(endpoint: Endpoint, connector: Domain): Connection {
+    const id = this.#nextConnection++;
+    const connection = { id, endpoint, connector, accepted: false, closed: false };
+    this.#connections.set(id, connection);
+    endpoint.waiting++;
+    endpoint.open++;
+    return connection;
+  }
+
+  #close(connection: Connection, by: Domain, reason: string): void {
+    const { id, endpoint, connector } = connection;
+    connection.closed = true;
+    endpoint.open--;
+    if (connection.accepted) this.#connections.delete(id);
+    for (const side of [connector, endpoint.domain]) {
+      if (side !== by) side.event('endpoint.closed', { connection: id, reason });
+    }
+  }
+}
+
+const absent = (id: number): ArrakisError =>
+  new ArrakisError('ARK_NOT_FOUND', `there is no connection ${id} of this domain`, {
+    hint: 'it may have ended',
+  });

@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { formatIpv4, parseCidr } from '../base/address.ts';
 import { parseCpus } from '../base/cpus.ts';
 import { ArrakisError } from '../base/errors.ts';
+import { BITS_PER_SECOND_MAX, BITS_PER_SECOND_MIN, formatRate, parseRate } from '../device/rate.ts';
 import { removeStaleLinks } from '../drivers/af-xdp/attach.ts';
 import { nextIncarnation } from './adopt.ts';
 import { Daemon } from './daemon.ts';
@@ -28,13 +29,14 @@ import { errorToWire } from './protocol.ts';
 import { RunDirectory } from './run-directory.ts';
 
 const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]...
-         [--nic-cpu LIST] [--nic-user UID:GID] [--keep-ms MS] [--log]
+         [--nic-cpu LIST] [--nic-rate RATE] [--nic-user UID:GID] [--keep-ms MS] [--log]
   --dir DIR          run directory (ARRAKIS_DIR; root: /run/arrakis)
   --tap-address CIDR network of soft0 and the host's address on it (10.77.0.1/24)
   --tap-name NAME    interface of the host on that network (arrakis0); root only
   --no-tap           soft0 without the host
   --device IF        take this interface from the start; may be given again
   --nic-cpu LIST     processors of the software NIC, such as 1 or 2-3 (any)
+  --nic-rate RATE    bits a second that all its VNICs together may send, such as 1G (no limit)
   --nic-user UID:GID whom the software NIC becomes; nobody else may be that user; root only (64983:64983)
   --keep-ms MS       when the daemon is killed, everything goes on for so long, for the next to take over (60000)
   --log              write the log to DIR/arrakisd.log instead of stderr
@@ -48,6 +50,7 @@ interface Options {
   tapName: string | null;
   interfaces: string[];
   nicCpus: number[] | null;
+  nicRate: number | null;
   nicUser: { uid: number; gid: number } | null;
   keepMs: number;
   logToFile: boolean;
@@ -63,6 +66,7 @@ function parseOptions(argv: string[]): Options {
       'no-tap': { type: 'boolean', default: false },
       device: { type: 'string', multiple: true, default: [] },
       'nic-cpu': { type: 'string' },
+      'nic-rate': { type: 'string' },
       'nic-user': { type: 'string' },
       'keep-ms': { type: 'string', default: String(LIMITS.keeperMsMax) },
       log: { type: 'boolean', default: false },
@@ -86,6 +90,7 @@ function parseOptions(argv: string[]): Options {
     tapName: values['no-tap'] || !root ? null : values['tap-name'],
     interfaces: values.device,
     nicCpus: values['nic-cpu'] === undefined ? null : parseCpus(values['nic-cpu']),
+    nicRate: values['nic-rate'] === undefined ? null : parseLinkRate(values['nic-rate']),
     nicUser: root ? parseUser(values['nic-user']) : null,
     keepMs: parseMs(values['keep-ms']),
     logToFile: values.log,
@@ -96,6 +101,14 @@ function parseMs(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new ArrakisError('ARK_USAGE', `--keep-ms is not ${text}`, {
     hint: 'milliseconds, such as 60000',
+  });
+}
+
+function parseLinkRate(text: string): number {
+  const rate = parseRate(text, '--nic-rate');
+  if (rate >= BITS_PER_SECOND_MIN && rate <= BITS_PER_SECOND_MAX) return rate;
+  throw new ArrakisError('ARK_USAGE', `--nic-rate is not ${text} bit/s`, {
+    hint: `from ${formatRate(BITS_PER_SECOND_MIN)} to ${formatRate(BITS_PER_SECOND_MAX)}`,
   });
 }
 
@@ -126,16 +139,17 @@ function openUplink({ tapName, network }: Options, log: Log): Uplink | null {
 /** The software NIC: that of the daemon before when it is what we want, with nothing left of it otherwise. */
 function softNic(options: Options, keeping: Safekeeping, log: Log, logFd: number) {
   const { dir, network, tapName, nicCpus: cpus, nicUser: user } = options;
+  const { nicRate: bitsPerSecond } = options;
   const name = 'soft0';
   const incarnation = nextIncarnation(keeping);
   const before = keeping.claim('device', name);
-  const wanted = softNicConfig({ network, tapName, user, cpus });
+  const wanted = softNicConfig({ network, tapName, user, cpus, bitsPerSecond });
   const inherited = before === null ? null : inheritSoftNic(before, wanted);
   // One whose keeper died as well ends by itself, but has the TAP until then.
   if (inherited?.process === undefined) endOrphans(dir);
   const uplink = inherited === null ? openUplink(options, log) : inherited.uplink;
   const process = inherited?.process;
-  const place = { name, owner: dir, network, tapName, uplink, user, cpus, logFd };
+  const place = { name, owner: dir, network, tapName, uplink, user, cpus, bitsPerSecond, logFd };
   return {
     isInherited: process !== undefined,
     make: (events: DeviceEvents) =>

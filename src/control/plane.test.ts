@@ -20,6 +20,7 @@ class FakeNic implements NicDevice {
   readonly gateway = 0;
   readonly sharesAddress = false;
   readonly assignsAddresses = true;
+  readonly bitsPerSecond = null;
   /** Attachments that wait for `finish` or `fail`. */
   readonly asked: { finish: () => void; fail: (error: Error) => void }[] = [];
   attached = 0;
@@ -64,6 +65,8 @@ class FakeNic implements NicDevice {
       setFilters: async () => {
         if (this.refuseFilters) throw new ArrakisError('ARK_DEVICE', 'no');
       },
+      setRate: async () => {},
+      setDoorbell: async () => {},
       counters: async () => ({ rxPackets: 1 }),
       save: () => ({ state: {}, fds: [] }),
       detach: async () => {

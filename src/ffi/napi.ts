@@ -47,7 +47,7 @@ function withFamily<T>(ifIndex: number, use: (socket: NetlinkSocket, family: num
   }
 }
 
-const subject = (...args: unknown[]) => ({ operation: 'generic netlink', args });
+const subject = (...args: (string | number)[]) => ({ operation: 'generic netlink', args });
 
 function napis(socket: NetlinkSocket, family: number, ifIndex: number) {
   const request = header(NETDEV_CMD_NAPI_GET).u32(NETDEV_A_NAPI_IFINDEX, ifIndex).body();

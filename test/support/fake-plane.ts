@@ -12,6 +12,7 @@ import {
   parseRequest,
   type ReplyOf,
 } from '../../src/control/protocol.ts';
+import type { RateSetting } from '../../src/device/rate.ts';
 
 /** Attaches at once. `attached` has the ids of the VNICs that it serves. */
 export class FakeNic implements NicDevice {
@@ -23,6 +24,11 @@ export class FakeNic implements NicDevice {
   readonly gateway = 0;
   readonly sharesAddress: boolean;
   readonly assignsAddresses: boolean;
+  readonly bitsPerSecond = 1e10;
+  /** Every rate that was set while a VNIC was attached. */
+  readonly rates: RateSetting[] = [];
+  /** Of the last VNIC that was attached. */
+  request: AttachRequest | null = null;
   readonly attached = new Set<number>();
   /** Attachments and detachments wait for this. */
   gate: Promise<void> = Promise.resolve();
@@ -37,9 +43,10 @@ export class FakeNic implements NicDevice {
     return { kind: 'softnic' as const, state: 'running', pid: 0, restarts: 0, detail: '' };
   }
 
-  async attach({ vnic }: AttachRequest): Promise<Attachment> {
+  async attach(request: AttachRequest): Promise<Attachment> {
     await this.gate;
-    return this.#attachment(vnic);
+    this.request = request;
+    return this.#attachment(request.vnic);
   }
 
   listen(request: AttachRequest): Promise<Attachment> {
@@ -69,6 +76,11 @@ export class FakeNic implements NicDevice {
       fds: [0, 0],
       handedOver: () => {},
       setFilters: async () => {},
+      setRate: async (setting) => {
+        await this.gate;
+        this.rates.push(setting);
+      },
+      setDoorbell: async () => {},
       counters: async () => ({}),
       save: () => ({ state: {}, fds: [] }),
       detach: async () => {

@@ -5,8 +5,10 @@
  * - A watch on the kernel's links tells when the interface goes; its VNICs are then gone and the device with them.
  */
 import type { Mac } from '../../base/address.ts';
+import { assert } from '../../base/assert.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import type { FlowFilter } from '../../device/filter.ts';
+import type { RateSetting } from '../../device/rate.ts';
 import {
   type SavedInterface,
   type SavedVnic,
@@ -22,6 +24,7 @@ import type {
   Counters,
   DeviceDescription,
   DeviceEvents,
+  DoorbellSetting,
   Inherited,
   NicDevice,
   OpenInterface,
@@ -93,6 +96,10 @@ class AfXdpDevice implements NicDevice {
     this.#log = events.log;
   }
 
+  get bitsPerSecond(): number | null {
+    return this.#interface.bitsPerSecond;
+  }
+
   describe(): DeviceDescription {
     const detail = `AF_XDP, ${this.#interface.mode} mode`;
     return { kind: 'interface', state: this.#state, pid: 0, restarts: 0, detail };
@@ -117,7 +124,16 @@ class AfXdpDevice implements NicDevice {
       mode === 'direct'
         ? this.#interface.attachDirect(options)
         : this.#interface.attachSwitched(options);
-    return new AfXdpAttachment(attached, this.#interface.index, this.#log);
+    const attachment = new AfXdpAttachment(attached, this.#interface.index, this.#log);
+    try {
+      // Nobody has the socket yet.
+      for (const rate of request.rates) attachment.limit(rate);
+      for (const doorbell of request.doorbells) attachment.coalesce(doorbell);
+      return attachment;
+    } catch (error) {
+      attached.detach();
+      throw error;
+    }
   }
 
   adopt(request: AttachRequest, { state, fds }: Inherited): Attachment {
@@ -177,6 +193,24 @@ class AfXdpAttachment implements Attachment {
 
   async setFilters(filters: readonly FlowFilter[]): Promise<void> {
     this.#vnic.setFilters(filters);
+  }
+
+  async setRate(setting: RateSetting): Promise<void> {
+    this.limit(setting);
+  }
+
+  async setDoorbell(setting: DoorbellSetting): Promise<void> {
+    this.coalesce(setting);
+  }
+
+  /** Weights have no meaning here: the kernel's queues divide the link. */
+  limit({ queue, direction, bitsPerSecond, packetsPerSecond }: RateSetting): void {
+    assert(queue === null, 'XDP limits a VNIC, not a queue of it');
+    this.#vnic.setLimit(direction, { bitsPerSecond, packetsPerSecond });
+  }
+
+  coalesce({ queue, ...coalescing }: DoorbellSetting): void {
+    this.#vnic.setCoalescing(queue, coalescing);
   }
 
   async counters(): Promise<Counters> {

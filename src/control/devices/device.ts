@@ -3,7 +3,14 @@
  * have a fake. A device knows nothing of domains and names: it attaches, filters, counts and detaches by VNIC id.
  */
 import type { Ipv4, Mac } from '../../base/address.ts';
+import type { Coalescing } from '../../device/coalescing.ts';
 import type { FlowFilter } from '../../device/filter.ts';
+import type { RateSetting } from '../../device/rate.ts';
+
+/** How the doorbell of a queue is coalesced; null: of every queue. */
+export interface DoorbellSetting extends Coalescing {
+  readonly queue: number | null;
+}
 
 export interface AttachRequest {
   /** Id of the VNIC: unique for the life of the daemon. */
@@ -17,6 +24,9 @@ export interface AttachRequest {
   readonly frameCount: number;
   readonly frameSize: number;
   readonly ringSize: number;
+  /** In force from the first frame on. What is not there is unlimited, and rings at once. */
+  readonly rates: readonly RateSetting[];
+  readonly doorbells: readonly DoorbellSetting[];
 }
 
 export type Counters = Record<string, string | number | boolean | null | Record<string, number>>;
@@ -47,6 +57,10 @@ export interface Attachment {
   /** The application has its copies: the attachment closes what it need not keep. */
   handedOver(): void;
   setFilters(filters: readonly FlowFilter[]): Promise<void>;
+  /** Rejects with ARK_UNSUPPORTED where the device cannot limit that; what was set before stays. */
+  setRate(setting: RateSetting): Promise<void>;
+  /** Rejects with ARK_UNSUPPORTED where the device cannot. */
+  setDoorbell(setting: DoorbellSetting): Promise<void>;
   counters(): Promise<Counters>;
   save(): Saved;
   /** Stop serving the VNIC and release everything. Idempotent; does not fail when the device is gone. */
@@ -74,6 +88,8 @@ export interface NicDevice {
   readonly sharesAddress: boolean;
   /** True when the device gives out addresses of its network by itself. */
   readonly assignsAddresses: boolean;
+  /** Speed of its link; null when it has none, or does not tell. */
+  readonly bitsPerSecond: number | null;
   describe(): DeviceDescription;
   /** Serve a VNIC. Rejects with an ArrakisError and leaves nothing behind. */
   attach(request: AttachRequest): Promise<Attachment>;

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { Mac } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import type { FlowFilter } from '../../device/filter.ts';
+import { isSameTarget, type RateSetting } from '../../device/rate.ts';
 import { createRegion, type VirtioGrant, virtioGeometry } from '../../drivers/virtio/attach.ts';
 import { closeAll, closeFd } from '../../ffi/fd.ts';
 import { SOCK_STREAM, socketPair } from '../../ffi/unix.ts';
@@ -19,6 +20,7 @@ import type {
   Counters,
   DeviceDescription,
   DeviceEvents,
+  DoorbellSetting,
   Inherited,
   NicDevice,
   Saved,
@@ -44,6 +46,8 @@ export interface SoftNicOptions {
   readonly user: { uid: number; gid: number } | null;
   /** Processors to run on; null: any. */
   readonly cpus: readonly number[] | null;
+  /** What all VNICs together may send; null: as much as the process can carry. */
+  readonly bitsPerSecond: number | null;
   readonly logFd: number;
   readonly events: DeviceEvents;
   /** Which daemon in the life of the run directory this is. */
@@ -61,6 +65,7 @@ export interface SoftNicConfig {
   readonly tap: string | null;
   readonly user: { uid: number; gid: number } | null;
   readonly cpus: readonly number[] | null;
+  readonly bitsPerSecond: number | null;
 }
 
 export function softNicConfig({
@@ -68,8 +73,9 @@ export function softNicConfig({
   tapName: tap,
   user,
   cpus,
-}: Pick<SoftNicOptions, 'network' | 'tapName' | 'user' | 'cpus'>): SoftNicConfig {
-  return { address, prefix, tap, user, cpus };
+  bitsPerSecond,
+}: Pick<SoftNicOptions, 'network' | 'tapName' | 'user' | 'cpus' | 'bitsPerSecond'>): SoftNicConfig {
+  return { address, prefix, tap, user, cpus, bitsPerSecond };
 }
 
 export const softnicScript = (): string =>
@@ -84,6 +90,7 @@ export class SoftNic implements NicDevice {
   readonly gateway: number;
   readonly sharesAddress = false;
   readonly assignsAddresses = true;
+  readonly bitsPerSecond: number | null;
   readonly #process: DeviceProcess;
   readonly #events: DeviceEvents;
   readonly #uplink: Uplink | null;
@@ -102,6 +109,7 @@ export class SoftNic implements NicDevice {
     this.gateway = uplink === null ? 0 : network.address;
     this.#uplink = uplink;
     this.#cpus = options.cpus;
+    this.bitsPerSecond = options.bitsPerSecond;
     this.#events = events;
     this.#adopted = options.inherited !== undefined;
     this.#config = softNicConfig(options);
@@ -179,6 +187,20 @@ export class SoftNic implements NicDevice {
     port.request = { ...port.request, filters };
   }
 
+  async setRate(port: Port, rate: RateSetting): Promise<void> {
+    await this.#process.request('setRate', { port: port.id, rate });
+    const others = port.request.rates.filter((other) => !isSameTarget(other, rate));
+    port.request = { ...port.request, rates: [...others, rate] };
+  }
+
+  async setDoorbell(port: Port, coalescing: DoorbellSetting): Promise<void> {
+    await this.#process.request('setCoalescing', { port: port.id, coalescing });
+    const { queue } = coalescing;
+    // One for all queues replaces what was set for each.
+    const others = queue === null ? [] : port.request.doorbells.filter((d) => d.queue !== queue);
+    port.request = { ...port.request, doorbells: [...others, coalescing] };
+  }
+
   /** Resolves when the process has let go of the port, or has ended. */
   async removePort(port: Port): Promise<void> {
     this.#ports.delete(port.id);
@@ -216,10 +238,19 @@ export class SoftNic implements NicDevice {
     extra: Record<string, unknown>,
     fds: readonly number[],
   ): Promise<void> {
-    const { vnic: port, filters } = request;
+    const { vnic: port, filters, rates, doorbells: coalescing } = request;
     await this.#process.request(
       'addPort',
-      { port, mac: grant.mac, filters, mtu: MTU, pairs: request.pairs, ...extra },
+      {
+        port,
+        mac: grant.mac,
+        filters,
+        mtu: MTU,
+        pairs: request.pairs,
+        rates,
+        coalescing,
+        ...extra,
+      },
       fds,
     );
   }
@@ -234,6 +265,10 @@ export class SoftNic implements NicDevice {
     setImmediate(() => {
       const cpus = this.#cpus;
       if (cpus !== null) this.#setUp('affinity', { cpus }, []);
+      const { bitsPerSecond } = this;
+      if (bitsPerSecond !== null) {
+        this.#setUp('linkRate', { limit: { bitsPerSecond, packetsPerSecond: null } }, []);
+      }
       const uplink = this.#uplink;
       if (uplink !== null) this.#setUp('uplink', { mac: uplink.mac }, [uplink.fd]);
       for (const port of [...this.#ports.values()]) void this.#reattach(port);
@@ -320,7 +355,7 @@ class Port implements Attachment {
   readonly mtu = MTU;
   readonly regionBytes: number;
   readonly fds: readonly number[];
-  /** With the filters that it has now. */
+  /** With the filters, rates and doorbells that it has now. */
   request: AttachRequest;
   readonly #nic: SoftNic;
   #holdsFds = true;
@@ -353,6 +388,16 @@ class Port implements Attachment {
   async setFilters(filters: readonly FlowFilter[]): Promise<void> {
     this.#requireAttached();
     await this.#nic.setFilters(this, filters);
+  }
+
+  async setRate(setting: RateSetting): Promise<void> {
+    this.#requireAttached();
+    await this.#nic.setRate(this, setting);
+  }
+
+  async setDoorbell(setting: DoorbellSetting): Promise<void> {
+    this.#requireAttached();
+    await this.#nic.setDoorbell(this, setting);
   }
 
   async counters(): Promise<Counters> {

@@ -1,12 +1,14 @@
 /** VNICs that outlive the daemon: what is noted of one, and how the next daemon goes on with it. */
 import { ArrakisError } from '../../base/errors.ts';
 import type { FlowFilter } from '../../device/filter.ts';
-import type { Inherited } from '../devices/device.ts';
+import type { RateSetting } from '../../device/rate.ts';
+import type { DoorbellSetting, Inherited } from '../devices/device.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
 import type { Addressing } from './address.ts';
 import type { Domain } from './domain.ts';
 import { addFilters } from './filter.ts';
+import { addRates } from './rate.ts';
 import { attached, requestOf, Vnic } from './vnic.ts';
 
 /** State of a VNIC in the journal. */
@@ -18,6 +20,9 @@ export interface SavedVnic {
   readonly spec: VnicSpec;
   readonly addressing: Addressing;
   readonly filters: readonly FlowFilter[];
+  readonly rates: readonly RateSetting[];
+  readonly ceilings: readonly RateSetting[];
+  readonly doorbells: readonly DoorbellSetting[];
   readonly prepared: boolean;
   readonly path: string | null;
   readonly opened: number;
@@ -32,7 +37,7 @@ export function keepVnic(plane: ControlPlane, vnic: Vnic): void {
     plane.keeping.delete('vnic', vnic.id);
     return;
   }
-  const { filters, prepared, path, opened } = vnic;
+  const { filters, rates, ceilings, doorbells, prepared, path, opened } = vnic;
   const saved = attachment?.save() ?? null;
   const state: SavedVnic = {
     domain: domain.id,
@@ -42,6 +47,9 @@ export function keepVnic(plane: ControlPlane, vnic: Vnic): void {
     spec,
     addressing,
     filters,
+    rates,
+    ceilings,
+    doorbells,
     prepared,
     path,
     opened,
@@ -70,6 +78,9 @@ export function restoreVnic(
     saved.prepared,
   );
   vnic.filters = saved.filters;
+  vnic.rates = saved.rates;
+  vnic.ceilings = saved.ceilings;
+  vnic.doorbells = saved.doorbells;
   vnic.opened = saved.opened;
   vnic.path = saved.path;
   const adopted = saved.attachment === null ? null : adopt(plane, vnic, saved.attachment, fds);
@@ -80,6 +91,7 @@ export function restoreVnic(
   plane.vnics.set(id, plane.objects.add(vnic));
   plane.devices.hold(device);
   vnic.filterIds = addFilters(plane.objects, vnic.owner, id, vnic.filters);
+  vnic.rateIds = addRates(plane.objects, vnic);
   adopted?.();
   keepVnic(plane, vnic);
 }

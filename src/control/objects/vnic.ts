@@ -11,10 +11,11 @@ import { formatIpv4 } from '../../base/address.ts';
 import { assert } from '../../base/assert.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { type FlowFilter, formatFilter } from '../../device/filter.ts';
+import type { RateSetting } from '../../device/rate.ts';
 import { type AddressInterval, IMPLICIT, type VnicAuthority } from '../caps/authority.ts';
 import { endUse, holdsVnic, holdVnic, releaseHold, type VnicHold } from '../caps/vnic-hold.ts';
 import { awaitStop } from '../caps/withdraw.ts';
-import type { Attachment, AttachRequest, NicDevice } from '../devices/device.ts';
+import type { Attachment, AttachRequest, DoorbellSetting, NicDevice } from '../devices/device.ts';
 import { LIMITS } from '../limits.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { ObjectInfo, VnicInfo } from '../protocol.ts';
@@ -25,6 +26,7 @@ import { addDoorbell } from './doorbell.ts';
 import { enforcementOf } from './enforcement.ts';
 import { addFilters } from './filter.ts';
 import { addQueue } from './queue.ts';
+import { addRates, checkRate, doorbellOf, ratesOfSpec } from './rate.ts';
 import { addRegion } from './region.ts';
 import type { ControlObject } from './table.ts';
 import { keepVnic } from './vnic-keeping.ts';
@@ -71,6 +73,11 @@ export class Vnic implements ControlObject {
   path: string | null = null;
   filters: readonly FlowFilter[];
   filterIds: number[] = [];
+  /** What is set, where it is not the default; and what it was given. */
+  rates: readonly RateSetting[];
+  ceilings: readonly RateSetting[];
+  rateIds: number[] = [];
+  doorbells: readonly DoorbellSetting[] = [];
   state: VnicState = 'prepared';
   attachment: Attachment | null = null;
   removed = false;
@@ -95,6 +102,8 @@ export class Vnic implements ControlObject {
     this.addressing = plan.addressing;
     this.granted = plan.addressing.filters;
     this.filters = plan.addressing.filters;
+    this.rates = ratesOfSpec(plan.spec);
+    this.ceilings = this.rates;
     this.prepared = prepared;
   }
 
@@ -196,6 +205,7 @@ export function planVnic(
       hint: 'mode= is for interfaces (AF_XDP)',
     });
   }
+  for (const rate of ratesOfSpec(spec)) checkRate(device, spec, rate);
   return { name, device, spec, addressing: planAddress(spec, device, claims, admit) };
 }
 
@@ -236,6 +246,7 @@ export function reserveVnic(
   plane.vnics.set(vnic.id, vnic);
   plane.devices.hold(vnic.device);
   vnic.filterIds = addFilters(plane.objects, vnic.owner, vnic.id, vnic.filters);
+  vnic.rateIds = addRates(plane.objects, vnic);
   keepVnic(plane, vnic);
   return vnic;
 }
@@ -276,6 +287,8 @@ export function requestOf(vnic: Vnic): AttachRequest {
     frameSize: LIMITS.frameSizeDefault,
     // Frames in both rings, and as many again for the application to hold.
     ringSize: Math.min(LIMITS.ringSizeDefault, frameCount / 4),
+    rates: vnic.rates,
+    doorbells: vnic.doorbells,
   };
 }
 
@@ -320,7 +333,7 @@ export function attached(
   vnic.parts = [
     ...Array.from({ length: request.pairs }, (_, pair) => [
       addQueue(plane.objects, owner, id, { pair, ringSize: request.ringSize, driver }),
-      addDoorbell(plane.objects, owner, id, pair, driver),
+      addDoorbell(plane.objects, owner, id, pair, driver, () => doorbellOf(vnic, pair)),
     ]).flat(),
     addRegion(plane.objects, owner, id, {
       bytes: regionBytes,
@@ -364,7 +377,7 @@ export async function removeVnic(plane: ControlPlane, vnic: Vnic, reason: string
   await detachVnic(plane, vnic);
   if (!first) return;
   plane.keeping.delete('vnic', vnic.id);
-  for (const id of vnic.filterIds) plane.objects.remove(id);
+  for (const id of [...vnic.filterIds, ...vnic.rateIds]) plane.objects.remove(id);
   plane.objects.remove(vnic.id);
   plane.vnics.delete(vnic.id);
   plane.devices.release(vnic.device);

@@ -11,7 +11,7 @@ import { ArrakisError, isErrno } from '../../base/errors.ts';
 import type { Coalescing } from '../../device/coalescing.ts';
 import { DROP, type DropReason, namedDrops } from '../../device/drops.ts';
 import type { FlowFilter } from '../../device/filter.ts';
-import type { Direction, RateLimit } from '../../device/rate.ts';
+import { type Direction, isLimited, type RateLimit } from '../../device/rate.ts';
 import type { XdpMode } from '../../ffi/bpf.ts';
 import { getChannels, linkBitsPerSecond } from '../../ffi/ethtool.ts';
 import { closeAll, closeFd } from '../../ffi/fd.ts';
@@ -454,7 +454,10 @@ export class XdpVnic {
   /** Limit what it sends or receives: frames beyond are dropped. Nothing limits what a direct one sends. */
   setLimit(direction: Direction, limit: RateLimit): void {
     this.#requireAttached();
-    if (direction === 'send' && this.#owner.kind === 'direct') throw sendsUnlimited(this.#owner);
+    if (direction === 'send' && this.#owner.kind === 'direct') {
+      if (isLimited(limit)) throw sendsUnlimited(this.#owner);
+      return;
+    }
     this.#switch.setLimit(this.#owner.id, direction, limit);
   }
 

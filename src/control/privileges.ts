@@ -20,7 +20,9 @@ export const KEPT = {
   PERFMON: 'the verifier lets programs compute with packet pointers, as those for IP options do',
   IPC_LOCK: 'packet memory of AF_XDP beyond RLIMIT_MEMLOCK',
   CHOWN: 'the directory of vhost-user sockets belongs to the software NIC',
-  KILL: 'a device process that hangs runs as another user',
+  DAC_READ_SEARCH:
+    'who holds the sockets of a VNIC that was taken away: /proc/PID/fd of other users',
+  KILL: 'a device process that hangs, or an application that does not let go, is another user',
   SETUID: 'the software NIC becomes its own user',
   SETGID: 'the software NIC becomes its own group',
   SETPCAP: 'its keeper gives up all capabilities, in every thread',

@@ -31,6 +31,7 @@ export function adoptAll(plane: ControlPlane, keeping: Safekeeping): void {
   for (const name of keeping.unclaimed('device')) adoptDevice(plane, keeping, name);
   for (const id of keeping.unclaimed('domain')) adoptDomain(plane, keeping, Number(id));
   for (const id of keeping.unclaimed('vnic')) adoptVnic(plane, keeping, Number(id));
+  plane.objects.sort();
 }
 
 /** Tell the domains, once everything is in its place. */

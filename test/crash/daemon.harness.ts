@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ConnectOptions, connect, type Domain } from '../../src/arrakis/index.ts';
+import { removeLeftovers } from '../../src/control/leftovers.ts';
 import { LIMITS } from '../../src/control/limits.ts';
 import { socketPath } from '../../src/control/paths.ts';
 import { closeAll, closeFd } from '../../src/ffi/fd.ts';
@@ -91,6 +92,8 @@ export class TestDaemon {
   /** Orderly end, and the directory with it. */
   async close(): Promise<void> {
     await this.signal('SIGTERM');
+    // One that was killed has a keeper, which would wait for the next.
+    removeLeftovers(this.dir);
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
 

@@ -65,6 +65,13 @@ export class ObjectTable {
     return this.#objects.get(id);
   }
 
+  /** Bring objects that were restored under ids of their own into order. */
+  sort(): void {
+    const sorted = [...this.#objects.values()].sort((a, b) => a.id - b.id);
+    this.#objects.clear();
+    for (const object of sorted) this.#objects.set(object.id, object);
+  }
+
   /** By ascending id. */
   all(): IterableIterator<ControlObject> {
     return this.#objects.values();

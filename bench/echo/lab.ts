@@ -44,6 +44,8 @@ export interface LabOptions {
   serverInterface?: string;
   serverAddress?: string;
   clientAddress?: string;
+  /** Receive and transmit queues of both ends. Default 1. */
+  queues?: number;
 }
 
 /** Two namespaces and the link between them. Needs root. */
@@ -71,7 +73,7 @@ export class VethLab {
     );
     const lab = new VethLab(server, client);
     try {
-      lab.#connect();
+      lab.#connect(options.queues ?? 1);
     } catch (error) {
       lab.close();
       throw error;
@@ -79,12 +81,12 @@ export class VethLab {
     return lab;
   }
 
-  #connect(): void {
+  #connect(queues: number): void {
     const { server, client } = this;
     server.network.run(() => {
       createVethPair(
-        { name: server.interfaceName, mac: server.mac },
-        { name: client.interfaceName, mac: client.mac },
+        { name: server.interfaceName, mac: server.mac, queues },
+        { name: client.interfaceName, mac: client.mac, queues },
       );
       moveToNamespace(linkByName(client.interfaceName)!.index, client.network.fd);
     });

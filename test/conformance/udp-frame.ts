@@ -6,6 +6,7 @@
  * Written byte by byte and apart from src/wire: a mistake there must not hide here.
  */
 import { type Ipv4, type Mac, macHi, macLo } from '../../src/base/address.ts';
+import { flowHash, pairOfHash } from '../../src/device/flow-hash.ts';
 
 export type Side = 'a' | 'b';
 
@@ -102,4 +103,11 @@ export function testFrameSequence(u8: Uint8Array, at: number, length: number, fr
   const payload = at + PAYLOAD;
   if (length < TEST_FRAME_MIN || get32(u8, payload) !== MAGIC) return -1;
   return u8[payload + 4] === (from === 'a' ? 1 : 2) ? get32(u8, payload + 5) : -1;
+}
+
+/** The next address after `here` whose test frames, to and from `here`, are on pair `index` of `pairs`. */
+export function peerOnPair(here: Ipv4, pairs: number, index: number): Ipv4 {
+  let peer = here + 1;
+  while (pairOfHash(flowHash(here, peer, PORT, PORT), pairs) !== index) peer++;
+  return peer;
 }

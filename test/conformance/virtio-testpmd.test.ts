@@ -9,7 +9,8 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseIpv4, parseMac } from '../../src/base/address.ts';
 import { createRegion, virtioGeometry } from '../../src/drivers/virtio/attach.ts';
-import { openVirtioQueue, type VirtioQueue } from '../../src/drivers/virtio/queue.ts';
+import { openVirtioPair, type VirtioQueue } from '../../src/drivers/virtio/queue.ts';
+import { startVirtio, type VirtioSession } from '../../src/drivers/virtio/session.ts';
 import { connectUnix, SOCK_STREAM } from '../../src/ffi/unix.ts';
 import { type NicPair, nicSuite } from './nic.suite.ts';
 
@@ -26,8 +27,15 @@ function installed(): boolean {
 }
 
 /** testpmd with a vhost port at each of `sockets`, forwarding between them; ready when it says so. */
-async function startTestpmd(dir: string, sockets: readonly string[]): Promise<ChildProcess> {
-  const ports = sockets.flatMap((socket, i) => ['--vdev', `net_vhost${i},iface=${socket}`]);
+async function startTestpmd(
+  dir: string,
+  sockets: readonly string[],
+  queues: number,
+): Promise<ChildProcess> {
+  const ports = sockets.flatMap((socket, i) => [
+    '--vdev',
+    `net_vhost${i},iface=${socket},queues=${queues}`,
+  ]);
   const memory = ['--no-pci', '--no-huge', '-m', '512', '--no-telemetry'];
   const child = spawn(
     'dpdk-testpmd',
@@ -35,7 +43,14 @@ async function startTestpmd(dir: string, sockets: readonly string[]): Promise<Ch
       ...memory,
       `--file-prefix=${path.basename(dir)}`,
       ...ports,
-      ...['--', '--auto-start', '--forward-mode=io', '--total-num-mbufs=8192'],
+      ...[
+        '--',
+        `--rxq=${queues}`,
+        `--txq=${queues}`,
+        '--auto-start',
+        '--forward-mode=io',
+        '--total-num-mbufs=8192',
+      ],
       // Without -i it stops at the first byte of input; the pipe stays open and silent.
       '--stats-period=3600',
     ],
@@ -66,38 +81,45 @@ async function startTestpmd(dir: string, sockets: readonly string[]): Promise<Ch
   return child;
 }
 
-function attach(socket: string, mac: number): VirtioQueue {
-  const { regionBytes } = virtioGeometry(sizes);
-  const grant = { ...sizes, mac, mtu: 1500, headroom: 64, regionBytes };
-  return openVirtioQueue(grant, {
+function attach(socket: string, mac: number, pairs: number): VirtioSession {
+  const { regionBytes } = virtioGeometry({ ...sizes, pairs });
+  const grant = { ...sizes, pairs, mac, mtu: 1500, headroom: 64, regionBytes };
+  return startVirtio(grant, {
     region: createRegion(grant),
     socket: connectUnix(socket, SOCK_STREAM),
   });
 }
 
-async function pair(): Promise<NicPair> {
+/** Queue pair `index` of `pairs` at both ends: testpmd forwards between queues of one number. */
+async function pair(pairs: number, index: number): Promise<NicPair> {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'drv-testpmd-'));
   const sockets = ['a', 'b'].map((name) => path.join(dir, `${name}.sock`));
-  const child = await startTestpmd(dir, sockets);
+  const child = await startTestpmd(dir, sockets, pairs);
   const addresses = {
     aMac: parseMac('02:00:00:00:00:0a'),
     bMac: parseMac('02:00:00:00:00:0b'),
     aIp: parseIpv4('10.0.0.1'),
     bIp: parseIpv4('10.0.0.2'),
   };
-  const queues: VirtioQueue[] = [];
+  const opened: { close(): void }[] = [];
   const close = async (): Promise<void> => {
-    for (const queue of queues) queue.close();
+    for (const part of opened.reverse()) part.close();
     const ended = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGKILL');
     await ended;
     fs.rmSync(dir, { recursive: true });
   };
   try {
-    const a = attach(sockets[0]!, addresses.aMac);
-    queues.push(a);
-    const b = attach(sockets[1]!, addresses.bMac);
-    queues.push(b);
+    const open = (socket: string, mac: number): VirtioQueue => {
+      const session = attach(socket, mac, pairs);
+      opened.push(session);
+      // A device may serve a port only once every queue of it has buffers.
+      const queues = session.pairs.map(openVirtioPair);
+      opened.push(...queues);
+      return queues[index]!;
+    };
+    const a = open(sockets[0]!, addresses.aMac);
+    const b = open(sockets[1]!, addresses.bMac);
     return { a, b, addresses, close };
   } catch (error) {
     await close();
@@ -106,8 +128,14 @@ async function pair(): Promise<NicPair> {
 }
 
 const missing = !installed() && process.env.CI !== 'true';
-nicSuite('virtio on DPDK vhost', pair, {
-  ...(missing ? { skip: 'dpdk-testpmd is not installed' } : {}),
-  waitMs: 20_000,
-  quietMs: 50,
-});
+for (const [name, pairs, index] of [
+  ['', 1, 0],
+  [', first of two pairs', 2, 0],
+  [', second of two pairs', 2, 1],
+] as const) {
+  nicSuite(`virtio on DPDK vhost${name}`, () => pair(pairs, index), {
+    ...(missing ? { skip: 'dpdk-testpmd is not installed' } : {}),
+    waitMs: 20_000,
+    quietMs: 50,
+  });
+}

@@ -20,8 +20,19 @@ import {
 import { parseVnicSpec, type VnicSpec } from '../control/vnic-spec.ts';
 import { closeAll } from '../ffi/fd.ts';
 import { setAffinity } from '../ffi/process.ts';
+import type { Codec } from '../message/codec.ts';
 import { type Answer, ControlChannel, openControlSocket } from './client.ts';
+import {
+  type ConnectTo,
+  type EndpointChannel,
+  Endpoints,
+  type Listener,
+  type ListenOptions,
+  type PeerLink,
+} from './endpoints.ts';
+import { Names } from './names.ts';
 import { openSession } from './pairs.ts';
+import { Region } from './regions.ts';
 import { Vnic } from './vnic.ts';
 
 export interface ConnectOptions {
@@ -57,11 +68,16 @@ interface DomainEvents {
   'cap-revoking': [caps: readonly number[], graceMs: number];
   /** These capabilities are gone. */
   'cap-revoked': [caps: readonly number[]];
+  /** Capabilities for a region of ours are gone, but these domains may have it mapped until they end. */
+  'region-held': [region: number, domains: readonly number[]];
 }
 
 export class Domain extends EventEmitter<DomainEvents> {
   readonly #channel: ControlChannel;
   readonly #vnics = new Map<number, Vnic>();
+  readonly #endpoints = new Endpoints((op, args) => this.request(op, args));
+  /** The tree in which domains find what others offer. */
+  readonly names = new Names((op, args) => this.request(op, args));
   /** How many daemons had taken over when a VNIC was opened. */
   readonly #takeovers = new WeakMap<Vnic, number>();
   #info: ReplyOf<'hello'> | null = null;
@@ -180,6 +196,45 @@ export class Domain extends EventEmitter<DomainEvents> {
     return (await this.request(op, { cap, ...grace })).reply.removed;
   }
 
+  /** Memory to share with other domains; zeroed, whole pages. ARK_LIMIT. */
+  async createRegion(bytes: number, options: { name?: string } = {}): Promise<Region> {
+    const { reply } = await this.request('region.create', { bytes, ...options });
+    return this.openRegion(reply.cap);
+  }
+
+  /** The region that capability `cap` is for, mapped with the capability's rights. */
+  openRegion(cap: number): Promise<Region> {
+    return Region.open(cap, (op, args) => this.request(op, args));
+  }
+
+  /** Listen at a name, such as `/app/kv`: `for await (const channel of await domain.listen(path))`. */
+  listen<T = unknown>(
+    path: string,
+    options: ListenOptions<T> = {},
+  ): Promise<Listener<EndpointChannel<T>>> {
+    return this.#endpoints.listen(path, options);
+  }
+
+  /** A channel to whoever listens at a path, or at the endpoint of a capability. */
+  connect<T = unknown>(
+    to: ConnectTo,
+    options: { codec?: Codec<T> } = {},
+  ): Promise<EndpointChannel<T>> {
+    return this.#endpoints.connect(to, options.codec);
+  }
+
+  /** As `listen`, for those who poll raw links themselves, and close them. */
+  listenLinks(
+    path: string,
+    options: Omit<ListenOptions<never>, 'codec'> = {},
+  ): Promise<Listener<PeerLink>> {
+    return this.#endpoints.listenLinks(path, options);
+  }
+
+  connectLink(to: ConnectTo): Promise<PeerLink> {
+    return this.#endpoints.connectLink(to);
+  }
+
   /** Any operation of the protocol (docs/protocol.md). The caller owns the descriptors of the answer. */
   request<O extends Operation>(
     op: O,
@@ -191,8 +246,9 @@ export class Domain extends EventEmitter<DomainEvents> {
     return this.#channel.request(op, args, fds);
   }
 
-  /** Close every VNIC and the connection. Idempotent. */
+  /** Close every VNIC, every channel and the connection. Idempotent. */
   async close(): Promise<void> {
+    this.#endpoints.close();
     try {
       await Promise.all(this.vnics.map((vnic) => vnic.close()));
     } finally {
@@ -237,12 +293,18 @@ export class Domain extends EventEmitter<DomainEvents> {
 
   #onClose(reason: string): void {
     for (const vnic of this.vnics) vnic.controlLost();
+    this.#endpoints.controlLost(reason);
+    this.names.controlLost();
     this.emit('control-lost', reason);
   }
 
   #onEvent(name: EventName, body: unknown, fds: number[]): void {
+    if (this.#endpoints.onEvent(name, body, fds) || this.names.onEvent(name, body)) return;
     if (name === 'shutdown') this.emit('shutdown');
-    else if (name === 'cap.granted') {
+    else if (name === 'region.held') {
+      const { region, domains } = body as EventOf<'region.held'>;
+      this.emit('region-held', region, domains);
+    } else if (name === 'cap.granted') {
       const { capability, by } = body as EventOf<'cap.granted'>;
       this.emit('cap-granted', capability, by);
     } else if (name === 'cap.revoking') {

@@ -17,7 +17,6 @@ export {
   VNIC_SPEC_FORM,
   type VnicSpec,
 } from '../control/vnic-spec.ts';
-export { type FlowFilter, formatFilter } from '../device/filter.ts';
 export {
   type FrameMemory,
   NIC_STATE,
@@ -26,6 +25,27 @@ export {
   NO_FRAME,
 } from '../device/nic.ts';
 export { monotonicMs } from '../ffi/clock.ts';
+export { type FlowFilter, formatFilter } from '../device/filter.ts';
+export {
+  Channel,
+  type ChannelDriver,
+  type Codec,
+  type FieldType,
+  type Handler,
+  jsonCodec,
+  LINK_STATE,
+  type LinkBells,
+  type LinkMemory,
+  linkBytes,
+  linkMemory,
+  MessageLink,
+  makeBells,
+  NONE,
+  type RequestOptions,
+  type StructCodec,
+  type StructFields,
+  structCodec,
+} from '../message/index.ts';
 export {
   formatNetCounters,
   type NeighbourShare,
@@ -45,7 +65,24 @@ export {
   Domain,
   type RevokeOptions,
 } from './domain.ts';
+export {
+  type ConnectTo,
+  EndpointChannel,
+  Listener,
+  type ListenOptions,
+  type PeerInfo,
+  type PeerLink,
+} from './endpoints.ts';
+export {
+  type NameAnswer,
+  type NameChanges,
+  type NameEntry,
+  type NameServer,
+  Names,
+  NameWatch,
+} from './names.ts';
 export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
+export { Region, type RegionRight } from './regions.ts';
 export { ThreadVnic, threadVnic } from './thread-vnic.ts';
 export { type ThreadsOptions, VnicThreads } from './threads.ts';
 export { Vnic } from './vnic.ts';

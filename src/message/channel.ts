@@ -31,6 +31,14 @@ export interface RequestOptions {
   readonly signal?: AbortSignal;
 }
 
+/** A loop that calls `turn` and waits for the bell. */
+export interface ChannelDriver {
+  /** Call `turn` soon although no bell rings. */
+  wake(): void;
+  /** Never again; the bell is about to be closed. */
+  stop(): void;
+}
+
 interface Pending<T> {
   answer(value: T): void;
   /** Null: this request is not one for a stream. */
@@ -46,8 +54,8 @@ export class Channel<T = unknown> extends EventEmitter<ChannelEvents<T>> {
   readonly link: MessageLink;
   /** Answers that came too late, and other messages that nobody waits for. */
   ignored = 0;
-  /** Have `turn` called soon although no bell rings. */
-  wake: () => void = () => {};
+  /** Who calls `turn`; null: the owner of this channel does. */
+  driver: ChannelDriver | null = null;
   readonly #codec: Codec<T>;
   readonly #outbox: Outbox;
   readonly #pending = new Map<number, Pending<T>>();
@@ -60,7 +68,7 @@ export class Channel<T = unknown> extends EventEmitter<ChannelEvents<T>> {
     super();
     this.link = link;
     this.#codec = codec;
-    this.#outbox = new Outbox(link, () => this.wake());
+    this.#outbox = new Outbox(link, () => this.driver?.wake());
     this.#servant = new Servant<T>({
       send: (kind, id, value) => this.#outbox.send(tagOf(kind, id), value, codec),
       answer: (id, value) => this.#post(FRAME.response, id, value, codec),
@@ -193,6 +201,15 @@ export class Channel<T = unknown> extends EventEmitter<ChannelEvents<T>> {
     if (!this.#closed && this.link.state !== LINK_STATE.open) this.#finish(this.link.endReason);
   }
 
+  /** Somebody else says that the peer is gone: read what it left, then end. */
+  peerGone(reason: string): void {
+    let most = this.link.lengthMax;
+    while (most-- > 0 && this.turn() > 0) {
+      // Bounded by what fits in a ring.
+    }
+    if (!this.#closed) this.#finish(reason);
+  }
+
   /** End it; what was sent can still be read by the peer, and requests in flight fail with ARK_GONE. Idempotent. */
   close(reason = 'it was closed here'): void {
     if (this.#closed) return;
@@ -202,13 +219,13 @@ export class Channel<T = unknown> extends EventEmitter<ChannelEvents<T>> {
 
   #finish(reason: string): void {
     this.#closed = true;
+    this.driver?.stop();
     this.link.close(reason);
     const error = gone(reason);
     for (const pending of [...this.#pending.values()]) pending.fail(error);
     this.#outbox.fail(error);
     this.#servant.end(error);
     this.emit('close', reason);
-    this.wake();
   }
 
   #requireOpen(): void {

@@ -9,7 +9,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { formatMac } from '../../src/base/address.ts';
-import { testFrameSequence } from '../conformance/udp-frame.ts';
+import { testFrameSequence, writeTestFrame } from '../conformance/udp-frame.ts';
 import { packageMissing } from '../support/privilege.ts';
 import { until } from '../support/until.ts';
 import { ADDRESSES, Application, anyFilter, SoftNicProcess } from './softnic.harness.ts';
@@ -17,15 +17,22 @@ import { ADDRESSES, Application, anyFilter, SoftNicProcess } from './softnic.har
 const TESTPMD = 'dpdk-testpmd';
 const skip = packageMissing(TESTPMD, 'dpdk');
 const FRAMES = 20_000;
+interface PairCounts {
+  rxPackets: number;
+  txPackets: number;
+}
+
+/** Of one frame each. */
+const FLOWS = 4000;
 /** In flight at most: less than testpmd's ring, so that nothing need be lost. */
 const WINDOW = 128;
 
-function startTestpmd(socket: string, mac: string, prefix: string): ChildProcess {
+function startTestpmd(socket: string, mac: string, prefix: string, queues = 1): ChildProcess {
   const args = ['-l', '0-1', '--no-huge', '-m', '128', '--no-pci', '--no-telemetry'];
   args.push(`--file-prefix=${prefix}`);
-  args.push(`--vdev=virtio_user0,path=${socket},queues=1,queue_size=256,mac=${mac}`);
+  args.push(`--vdev=virtio_user0,path=${socket},queues=${queues},queue_size=256,mac=${mac}`);
   args.push('--', '--forward-mode=5tswap', '--no-mlockall', '-i', '--auto-start');
-  args.push('--total-num-mbufs=4096');
+  args.push('--total-num-mbufs=4096', `--rxq=${queues}`, `--txq=${queues}`);
   // DPDK leaves its files behind: they go with the test's own directory.
   const env = { ...process.env, RUNTIME_DIRECTORY: path.dirname(socket) };
   return spawn(TESTPMD, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
@@ -108,5 +115,67 @@ test('testpmd with net_virtio_user attaches, echoes, leaves and comes back', {
     pmd.stdin!.write('quit\n');
     await until(() => pmd!.exitCode !== null, 20_000, 'testpmd ends');
     await until(() => !nic.stats(2).connected, 5000, 'the port is free again');
+  }
+});
+
+test('testpmd with two queue pairs echoes every flow, some on each pair', { skip }, async (t) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'snic-'));
+  const nic = new SoftNicProcess();
+  const listen = path.join(directory, 'vu.sock');
+  const app = Application.connect(nic, 1, 'a');
+  const { bMac: mac, bIp } = ADDRESSES;
+  const filters = [anyFilter(bIp)];
+  const port = { op: 'addPort', port: 2, mac, filters, listen, allowUnsealed: true, pairs: 2 };
+  const added = nic.request(port);
+  assert.equal(added.ok, true, added.message);
+  const pmd = startTestpmd(listen, formatMac(mac), `snic${process.pid}two`, 2);
+  let output = '';
+  pmd.stdout!.on('data', (text) => {
+    output += text;
+  });
+  t.after(async () => {
+    pmd.kill('SIGKILL');
+    app.close();
+    await nic.close();
+    fs.rmSync(directory, { recursive: true });
+  });
+  /** Frame `sequence` of a flow of its own. */
+  const send = (sequence: number): void => {
+    const bytes = Buffer.alloc(100);
+    writeTestFrame(bytes, 0, 100, { ...ADDRESSES, aPort: 2000 + sequence }, 'a', sequence);
+    app.sendBytes(bytes);
+  };
+  const answers = (): number[] =>
+    app.receive().map((bytes) => testFrameSequence(bytes, 0, bytes.length, 'a'));
+  const queues = () => (nic.stats(2) as unknown as { queues: PairCounts[] }).queues;
+  // Both pairs answer: testpmd has started both.
+  const ready = (): boolean => {
+    for (let flow = 0; flow < 16; flow++) send(FRAMES + flow);
+    answers();
+    return queues().every((pair) => pair.txPackets > 0);
+  };
+  await until(ready, 20_000, 'testpmd answers on both pairs').catch((error: Error) => {
+    throw new Error(`${error.message}: ${JSON.stringify(nic.stats(2))}\n${output}`);
+  });
+  const before = queues();
+  const seen = new Set<number>();
+  let sent = 0;
+  const rounds = (): boolean => {
+    for (let i = 0; i < 2000 && seen.size < FLOWS; i++) {
+      for (; sent < FLOWS && sent - seen.size < WINDOW / 2; sent++) send(sent);
+      app.sendPending();
+      for (const sequence of answers()) {
+        if (sequence >= FRAMES) continue;
+        assert.ok(!seen.has(sequence), `frame ${sequence} comes back once`);
+        seen.add(sequence);
+      }
+    }
+    return seen.size === FLOWS;
+  };
+  await until(rounds, 20_000, 'every frame comes back');
+  for (const [pair, { rxPackets, txPackets }] of queues().entries()) {
+    const received = rxPackets - before[pair]!.rxPackets;
+    assert.ok(received > FLOWS / 3 && received < FLOWS, `pair ${pair} received ${received}`);
+    assert.ok(txPackets > before[pair]!.txPackets, `pair ${pair} sent`);
   }
 });

@@ -8,6 +8,7 @@
  */
 import { ArrakisError } from '../base/errors.ts';
 import { closeForeign } from '../ffi/fd.ts';
+import { peerGroups, peerProgram } from '../ffi/peer.ts';
 import type { Credentials } from '../ffi/unix.ts';
 import { type ChannelEvents, MessageChannel } from './channel.ts';
 import type { Peer } from './handler.ts';
@@ -20,6 +21,8 @@ import { BadRequest, errorToWire, parseRequest } from './protocol.ts';
 export class Connection implements Peer {
   readonly uid: number;
   readonly gid: number | null;
+  readonly groups: readonly number[];
+  readonly exe: string | null;
   pid: number;
   readonly #plane: ControlPlane;
   readonly #channel: MessageChannel;
@@ -39,6 +42,8 @@ export class Connection implements Peer {
     this.uid = domain?.uid ?? credentials.uid;
     this.gid = domain === null ? credentials.gid : domain.gid;
     this.pid = credentials.pid;
+    this.groups = domain?.groups ?? peerGroups(fd);
+    this.exe = domain === null ? peerProgram(fd, credentials.pid) : domain.exe;
     const events: ChannelEvents = {
       onMessage: (text, fds, sender) => void this.#onMessage(text, fds, sender),
       onOversized: () => this.#refuseMessage(0, tooLarge()),

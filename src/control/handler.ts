@@ -11,6 +11,10 @@ import type { ArgsOf, Operation, ReplyOf } from './protocol.ts';
 export interface Peer {
   readonly uid: number;
   readonly gid: number | null;
+  /** Supplementary groups. */
+  readonly groups: readonly number[];
+  /** Absolute path of its executable; null: not known. */
+  readonly exe: string | null;
   readonly pid: number;
   /** Null until hello. */
   readonly domain: Domain | null;

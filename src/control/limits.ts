@@ -30,6 +30,8 @@ export const LIMITS = {
   vnicsPerDomainMax: 16,
   vnicsMax: 256,
   filtersPerVnicMax: 64,
+  /** Boxes of the filters of a VNIC in one direction: each costs the device a comparison per packet. */
+  boxesPerVnicMax: 128,
   /** Capabilities that a domain may have made, for itself and for others. */
   capsPerDomainMax: 1024,
   /** Length of a chain of derivations. */
@@ -47,6 +49,7 @@ export const LIMITS = {
   policyDepthMax: 32,
   policyEntriesMax: 8192,
   policyProblemsMax: 100,
+  programPathLengthMax: 4096,
   nameLengthMax: 32,
   pathLengthMax: 100,
   /** The tree of names: bytes of one part and of a path, parts of a path, entries. */

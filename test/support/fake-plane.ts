@@ -134,8 +134,8 @@ export class FakePlane {
   speakFor(domain: Domain): Client {
     const events: Client['events'] = [];
     domain.sender = (message) => events.push(message as Client['events'][0]);
-    const { uid, gid, pid } = domain;
-    return { uid, gid, pid, domain, events, adopt: () => {} };
+    const { uid, gid, groups, exe, pid } = domain;
+    return { uid, gid, groups, exe, pid, domain, events, adopt: () => {} };
   }
 
   async ask<O extends Operation>(peer: Peer, op: O, args: ArgsOf<O>): Promise<ReplyOf<O>> {

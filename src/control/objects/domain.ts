@@ -21,9 +21,14 @@ export interface DomainOptions {
   name: string;
   uid: number;
   gid: number | null;
+  /** Supplementary groups, and the path of the executable when it is known, for the policy. Default: none. */
+  groups?: readonly number[];
+  exe?: string | null;
   pid: number;
   privileged: boolean;
   prepared: boolean;
+  /** Of a domain of the daemon before. */
+  given?: readonly number[];
   send: (message: object, fds: readonly number[]) => void;
 }
 
@@ -36,6 +41,8 @@ export class Domain implements ControlObject, NoticeSink {
   readonly createdMs: number;
   readonly uid: number;
   readonly gid: number | null;
+  readonly groups: readonly number[];
+  readonly exe: string | null;
   readonly privileged: boolean;
   readonly prepared: boolean;
   name: string;
@@ -43,6 +50,8 @@ export class Domain implements ControlObject, NoticeSink {
   closed = false;
   requests = 0;
   refused = 0;
+  /** Ids of the capabilities that it has by the policy. Some may have gone meanwhile. */
+  readonly given: Set<number>;
   /** What it is told of its capabilities. */
   readonly notices = new CapNotices(this);
   #send: DomainOptions['send'];
@@ -55,6 +64,9 @@ export class Domain implements ControlObject, NoticeSink {
     this.name = options.name;
     this.uid = options.uid;
     this.gid = options.gid;
+    this.groups = options.groups ?? [];
+    this.exe = options.exe ?? null;
+    this.given = new Set(options.given);
     this.pid = options.pid;
     this.privileged = options.privileged;
     this.prepared = options.prepared;
@@ -82,8 +94,9 @@ export class Domain implements ControlObject, NoticeSink {
 
   /** For the next daemon, which goes on with it. */
   save(): SavedDomain {
-    const { name, uid, gid, pid, privileged, prepared, createdMs } = this;
-    return { name, uid, gid, pid, privileged, prepared, createdMs };
+    const { name, uid, gid, groups, exe, pid, privileged, prepared, createdMs } = this;
+    const given = [...this.given];
+    return { name, uid, gid, groups, exe, pid, privileged, prepared, given, createdMs };
   }
 
   detail(): ObjectInfo['detail'] {
@@ -114,6 +127,8 @@ export const hello = handler(
         ...plan,
         uid: peer.uid,
         gid: peer.gid,
+        groups: peer.groups,
+        exe: peer.exe,
         pid: peer.pid,
         prepared: false,
       });
@@ -144,16 +159,18 @@ export const prepare = handler(
     // Each spec is planned with those before it, so that two of one request cannot overlap either.
     const plans: VnicPlan[] = [];
     for (const spec of args.vnics) plans.push(planVnic(plane, spec, null, plans));
-    return { name: args.name, uid: args.uid, gid: args.gid ?? null, plans };
+    const { name, uid, gid = null, program: exe = null } = args;
+    return { identity: { name, uid, gid, exe }, plans };
   },
-  (plane, { name, uid, gid, plans }) => {
+  (plane, { identity, plans }) => {
     const [ours, theirs] = socketPair(SOCK_SEQPACKET);
-    const domain = plane.addDomain({ name, uid, gid, pid: 0, privileged: false, prepared: true });
+    const domain = plane.addDomain({ ...identity, pid: 0, privileged: false, prepared: true });
     let adopted = false;
     try {
       passCredentials(ours);
       passRights(ours, false);
       const vnics = plans.map((plan) => reserveVnic(plane, domain, plan, { prepared: true }));
+      giveInitial(plane, domain);
       adopted = true;
       plane.host.adoptChannel(ours, domain);
       return {

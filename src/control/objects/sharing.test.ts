@@ -27,6 +27,8 @@ interface Event {
 class Client implements Peer {
   readonly uid: number;
   readonly gid: number;
+  readonly groups = [];
+  readonly exe = null;
   readonly pid = 77;
   readonly domain: Domain;
   readonly events: Event[] = [];

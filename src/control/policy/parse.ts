@@ -7,7 +7,7 @@ import { parsePath } from '../names/path.ts';
 import { nameSchema } from '../vnic-spec.ts';
 import { checkRules } from './check.ts';
 import type { PolicyEnvironment } from './environment.ts';
-import { Policy, type Rule, type Subject } from './policy.ts';
+import { Policy, type Rule, type RuleSubject } from './policy.ts';
 import { inOrder, isError, type Problem, problemAt } from './problem.ts';
 import { type PolicyInput, policySchema, type RuleInput } from './schema.ts';
 import { type Path, type Places, readSource } from './source.ts';
@@ -67,7 +67,7 @@ class RuleReader {
   readonly #places: Places;
   readonly #environment: PolicyEnvironment;
   readonly #problems: Problem[];
-  readonly #seen = new Map<string, Subject & { line: number }>();
+  readonly #seen = new Map<string, RuleSubject & { line: number }>();
 
   constructor(places: Places, environment: PolicyEnvironment, problems: Problem[]) {
     this.#places = places;
@@ -101,7 +101,7 @@ class RuleReader {
     return null;
   }
 
-  #subject(section: Section, name: string, at: Path): Subject | null {
+  #subject(section: Section, name: string, at: Path): RuleSubject | null {
     const kind = SECTIONS[section];
     const subject = kind === 'program' ? this.#program(name, at) : this.#identity(kind, name, at);
     if (subject === null) return null;
@@ -114,7 +114,7 @@ class RuleReader {
     return this.#report(at, text, 'join the two');
   }
 
-  #identity(kind: 'user' | 'group', name: string, at: Path): Subject | null {
+  #identity(kind: 'user' | 'group', name: string, at: Path): RuleSubject | null {
     const { users } = this.#environment;
     const id = kind === 'user' ? users.uid(name) : users.gid(name);
     if (id !== null) return { kind, name, id };
@@ -123,14 +123,14 @@ class RuleReader {
     return this.#report(at, `there is no ${kind} "${name}"`, hint);
   }
 
-  #program(name: string, at: Path): Subject | null {
+  #program(name: string, at: Path): RuleSubject | null {
     const isPlain = path.isAbsolute(name) && path.normalize(name) === name && !name.endsWith('/');
     if (isPlain) return { kind: 'program', name, path: name };
     const hint = 'an absolute path without . and .., as /proc/PID/exe shows it';
     return this.#report(at, `"${name}" is no path of a program`, hint);
   }
 
-  #rule(subject: Subject, input: RuleInput, at: Path): Rule {
+  #rule(subject: RuleSubject, input: RuleInput, at: Path): Rule {
     for (const pool of Object.keys(input.pools)) {
       if (nameSchema.safeParse(pool).success) continue;
       this.#report([...at, 'pools', pool], `"${pool}" is no name of a pool`, 'such as nvme0');

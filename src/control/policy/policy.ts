@@ -5,23 +5,16 @@
  * - Here subjects are numbers and paths, so that names that change later change nothing.
  * - Root and the daemon's own user have everything without a rule.
  */
-import type { InitialCapability } from '../caps/initial.ts';
+import type { InitialCapability, Subject } from '../caps/initial.ts';
 import type { AddressRange, RateRange } from '../caps/range.ts';
 import { GRANT, RIGHTS } from '../caps/rights.ts';
 import type { Position } from './problem.ts';
 import type { Access } from './schema.ts';
 
-/** Who a domain is, as the kernel or a privileged caller said. */
-export interface PolicyPeer {
-  readonly uid: number;
-  readonly gid: number | null;
-  /** Supplementary ones. */
-  readonly groups: readonly number[];
-  /** Absolute path of its executable; null: not known. */
-  readonly exe: string | null;
-}
+/** What the rules look at. */
+export type PolicyPeer = Omit<Subject, 'pid'>;
 
-export type Subject =
+export type RuleSubject =
   | { readonly kind: 'user' | 'group'; readonly name: string; readonly id: number }
   | { readonly kind: 'program'; readonly name: string; readonly path: string };
 
@@ -42,7 +35,7 @@ export interface AddressEntry {
 }
 
 export interface Rule {
-  readonly subject: Subject;
+  readonly subject: RuleSubject;
   readonly at: Position;
   /** How many VNICs its user may have at once; null: the rule does not say. */
   readonly vnics: number | null;

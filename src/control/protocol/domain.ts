@@ -31,6 +31,12 @@ export const DOMAIN_OPERATIONS = {
       name: nameSchema,
       uid: uint32.describe('user that the holder will run as; others are refused'),
       gid: uint32.optional().describe('its group, for `list`'),
+      program: z
+        .string()
+        .max(LIMITS.programPathLengthMax)
+        .regex(/^\/[^\0]*$/)
+        .optional()
+        .describe('absolute path of what the holder will run, for the policy'),
       vnics: z.array(vnicSpecSchema).max(LIMITS.vnicsPerDomainMax),
     }),
     reply: z.object({ domain: objectId, vnics: z.array(z.string()) }),

@@ -145,6 +145,7 @@ export class Domain extends EventEmitter<DomainEvents> {
         setFilters: async (id, filters) => {
           await this.#channel.request('filter.set', { vnic: id, filters: [...filters] });
         },
+        request: async (op, args) => (await this.#channel.request(op, args)).reply,
         cpus: () => this.#cpus,
         alive: () => !this.#channel.closed,
       });

@@ -3,10 +3,12 @@ import { EventEmitter } from 'node:events';
 import type { Ipv4, Mac } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
 import { ArrakisError } from '../base/errors.ts';
-import type { VnicInfo } from '../control/protocol.ts';
+import type { ArgsOf, Operation, ReplyOf, VnicInfo } from '../control/protocol.ts';
+import type { Coalescing } from '../device/coalescing.ts';
 import type { FlowFilter } from '../device/filter.ts';
 import type { NicQueue } from '../device/nic.ts';
 import { CaptureTap } from '../device/pcap.ts';
+import type { Direction, Rate } from '../device/rate.ts';
 import { closeFd } from '../ffi/fd.ts';
 import { FdWatch } from '../ffi/watch.ts';
 import { CaptureSession } from './capture.ts';
@@ -22,6 +24,7 @@ const wallClockNs = (): number => (performance.timeOrigin + performance.now()) *
 export interface VnicControl {
   closeVnic(id: number, keep: boolean): Promise<void>;
   setFilters(id: number, filters: readonly FlowFilter[]): Promise<void>;
+  request<O extends Operation>(op: O, args: ArgsOf<O>): Promise<ReplyOf<O>>;
   /** Where the application was placed; empty: anywhere. */
   cpus(): readonly number[];
   /** False when there is no control plane any more, which could replace a device that goes. */
@@ -156,6 +159,31 @@ export class Vnic extends EventEmitter<VnicEvents> {
   /** Narrow what this VNIC receives and sends, within what it was given. ARK_NOT_PERMITTED, ARK_IN_USE. */
   setFilters(filters: readonly FlowFilter[]): Promise<void> {
     return this.#control.setFilters(this.id, filters);
+  }
+
+  /**
+   * Limit what this VNIC, or one of its queues, sends or receives; what is not given is not limited, a weight that is not
+   * given stays. Resolves with who enforces it. ARK_NOT_PERMITTED beyond what it was given; ARK_UNSUPPORTED where the
+   * device cannot.
+   */
+  async setRate(
+    direction: Direction,
+    rate: Partial<Rate> & { readonly queue?: number },
+  ): Promise<string> {
+    const { bitsPerSecond = null, packetsPerSecond = null, ...rest } = rate;
+    const limit = { direction, bitsPerSecond, packetsPerSecond };
+    const args = { vnic: this.id, ...limit, ...rest };
+    return (await this.#control.request('rate.set', args)).enforcedBy;
+  }
+
+  /**
+   * Have the doorbell, or that of one queue, ring for several frames at once: a frame waits at most `usecs` (0: not at
+   * all), and not for more than `frames` others (default: however many). ARK_UNSUPPORTED where the device cannot.
+   */
+  async setCoalescing(
+    coalescing: Pick<Coalescing, 'usecs'> & Partial<Coalescing> & { readonly queue?: number },
+  ): Promise<void> {
+    await this.#control.request('doorbell.set', { vnic: this.id, frames: 0, ...coalescing });
   }
 
   /**

@@ -9,6 +9,7 @@ import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
 import { registerLs } from './commands/ls.ts';
 import { registerMetrics } from './commands/metrics.ts';
+import { registerRate } from './commands/rate.ts';
 import { registerRun } from './commands/run.ts';
 import { registerShow } from './commands/show.ts';
 import { registerTop } from './commands/top.ts';
@@ -28,6 +29,7 @@ registerTop(program);
 registerMetrics(program);
 registerDoctor(program);
 registerCapture(program);
+registerRate(program);
 registerBench(program);
 registerDemo(program);
 

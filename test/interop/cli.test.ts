@@ -61,6 +61,7 @@ const COMMANDS = [
   'metrics',
   'doctor',
   'capture',
+  'rate',
   'bench',
   'demo',
 ];

@@ -1,15 +1,17 @@
 /**
  * Adoption: a daemon goes on with what the one before had, which was killed.
  *
- *   ids ─► devices ─► domains ─► VNICs ─► the rest is given up ─► `resumed` to every domain
+ *   ids, capabilities ─► devices ─► domains ─► VNICs ─► regions, endpoints, names ─► `resumed` to every domain
  *
  * - Synchronous: no request is served, and no end of a connection noticed, before everything is in its place.
  * - What does not fit together is given up: an object without its domain, a VNIC without its device or descriptors.
  */
 import { ArrakisError } from '../base/errors.ts';
+import { sweepCapabilities } from './caps/keeping.ts';
 import type { JournalId } from './journal.ts';
 import type { Claimed, Safekeeping } from './keeping.ts';
 import type { Domain, SavedDomain } from './objects/domain.ts';
+import { adoptSharing } from './objects/sharing-keeping.ts';
 import { vnicsOf } from './objects/vnic.ts';
 import { restoreVnic, type SavedVnic } from './objects/vnic-keeping.ts';
 import type { ControlPlane } from './plane.ts';
@@ -31,6 +33,8 @@ export function adoptAll(plane: ControlPlane, keeping: Safekeeping): void {
   for (const name of keeping.unclaimed('device')) adoptDevice(plane, keeping, name);
   for (const id of keeping.unclaimed('domain')) adoptDomain(plane, keeping, Number(id));
   for (const id of keeping.unclaimed('vnic')) adoptVnic(plane, keeping, Number(id));
+  adoptSharing(plane, keeping);
+  sweepCapabilities(plane);
   plane.objects.sort();
 }
 

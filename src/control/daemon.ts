@@ -8,6 +8,7 @@ import { closeFd, closeLater, shutdownSocket } from '../ffi/fd.ts';
 import { acceptUnix, type Credentials, passRights, peerCredentials } from '../ffi/unix.ts';
 import { FdWatch } from '../ffi/watch.ts';
 import { adoptAll, announceResumed, firstId } from './adopt.ts';
+import { savedCapabilities } from './caps/keeping.ts';
 import { Connection } from './connection.ts';
 import type { DeviceEvents, NicDevice, OpenInterface } from './devices/device.ts';
 import type { Safekeeping } from './keeping.ts';
@@ -61,6 +62,7 @@ export class Daemon {
       clock: Date.now,
       keeping,
       firstId: firstId(keeping),
+      capabilities: savedCapabilities(keeping),
       nicUid: options.nicUid,
       host: {
         adoptChannel: (fd, domain) => this.#serve(fd, peerCredentials(fd), domain),

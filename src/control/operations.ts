@@ -8,8 +8,11 @@ import * as domain from './objects/domain.ts';
 import * as endpoint from './objects/endpoint-operations.ts';
 import * as filter from './objects/filter.ts';
 import * as name from './objects/name.ts';
+import * as placement from './objects/placement.ts';
+import * as policy from './objects/policy.ts';
 import * as rate from './objects/rate.ts';
 import * as region from './objects/region-share.ts';
+import { changesSharing, keepSharing } from './objects/sharing-keeping.ts';
 import * as views from './objects/views.ts';
 import * as vnic from './objects/vnic-operations.ts';
 import type { ControlPlane } from './plane.ts';
@@ -21,7 +24,10 @@ const HANDLERS: { [O in Operation]: Handler<O, unknown> } = {
   'vnic.open': vnic.open,
   'vnic.close': vnic.close,
   'vnic.listen': vnic.listen,
-  'filter.set': filter.setFilters,
+  'filter.add': filter.add,
+  'filter.replace': filter.replace,
+  'filter.remove': filter.remove,
+  'filter.set': filter.set,
   'rate.set': rate.setRate,
   'doorbell.set': rate.setDoorbell,
   list: views.list,
@@ -53,6 +59,9 @@ const HANDLERS: { [O in Operation]: Handler<O, unknown> } = {
   'name.unwatch': name.unwatch,
   'name.serve': name.serve,
   'name.answer': name.answer,
+  'policy.reload': policy.reload,
+  'placement.place': placement.place,
+  'placement.move': placement.move,
   shutdown: views.shutdown,
 };
 
@@ -67,7 +76,10 @@ export async function perform<O extends Operation>(
   const { decode, invoke } = HANDLERS[op];
   try {
     const plan = decode(plane, call, args);
-    return await invoke(plane, plan, call);
+    const outcome = await invoke(plane, plan, call);
+    // Before anybody is told of it.
+    if (changesSharing(op)) keepSharing(plane);
+    return outcome;
   } finally {
     // Decoding may have opened an interface to look at it; without a VNIC on it by now it is let go.
     plane.devices.sweep();

@@ -4,7 +4,8 @@
  */
 
 import type { InitialCapabilities } from './caps/initial.ts';
-import { CapSpace } from './caps/space.ts';
+import { capabilityKeeping } from './caps/keeping.ts';
+import { type CapSnapshot, CapSpace } from './caps/space.ts';
 import type { DeviceEvents, OpenInterface } from './devices/device.ts';
 import { type Keeping, NOTHING_KEPT } from './keeping.ts';
 import { LIMITS } from './limits.ts';
@@ -17,6 +18,8 @@ import { NameTable } from './objects/name-table.ts';
 import { RegionTable } from './objects/region-share.ts';
 import { ObjectTable } from './objects/table.ts';
 import { type Vnic, vnicGone, vnicReattached } from './objects/vnic.ts';
+import { Placement } from './placement.ts';
+import type { PolicyStore } from './policy/store.ts';
 
 /** What the plane needs of the daemon around it. */
 export interface Host {
@@ -37,10 +40,14 @@ export interface PlaneOptions {
   readonly keeping?: Keeping;
   /** Of the objects; above all those of the daemon before. Default 1. */
   readonly firstId?: number;
+  /** Of the daemon before. Default: none. */
+  readonly capabilities?: CapSnapshot;
   /** User of the device processes, whom no domain may be; null when it is the daemon's. */
   readonly nicUid: number | null;
   /** What a domain has from the start; default: nothing. */
   readonly initialCapabilities?: InitialCapabilities;
+  /** Where those come from, and how many VNICs users may have; default: nowhere, and as many as the limits say. */
+  readonly policy?: PolicyStore;
 }
 
 export class ControlPlane {
@@ -56,8 +63,10 @@ export class ControlPlane {
   readonly domains = new Map<number, Domain>();
   readonly vnics = new Map<number, Vnic>();
   readonly captures: CaptureTable;
+  readonly placement = new Placement();
   readonly caps: CapSpace;
   readonly initialCapabilities: InitialCapabilities;
+  readonly policy: PolicyStore | null;
   /** What removals of capabilities have set off and has not ended yet. */
   readonly stopping = new Set<Promise<void>>();
   readonly regions: RegionTable;
@@ -85,8 +94,14 @@ export class ControlPlane {
     this.keeping = options.keeping ?? NOTHING_KEPT;
     this.objects = new ObjectTable(options.clock, this.keeping, options.firstId);
     const { capsPerDomainMax: madeMax, capDepthMax: depthMax } = LIMITS;
-    this.caps = new CapSpace({ madeMax, depthMax });
-    this.initialCapabilities = options.initialCapabilities ?? (() => []);
+    const observer = capabilityKeeping(this.keeping);
+    this.caps =
+      options.capabilities === undefined
+        ? new CapSpace({ madeMax, depthMax }, observer)
+        : CapSpace.restore(options.capabilities, { madeMax, depthMax }, observer);
+    this.policy = options.policy ?? null;
+    this.initialCapabilities =
+      options.initialCapabilities ?? options.policy?.initialCapabilities ?? (() => []);
     this.captures = new CaptureTable(this.objects);
     this.devices = new DeviceTable(
       options.openInterface,

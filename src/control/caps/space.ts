@@ -64,21 +64,33 @@ class Node implements Capability {
   }
 }
 
+/** Is told of every change, while it is made: must neither throw nor call back. */
+export interface CapObserver {
+  added(saved: SavedCapability): void;
+  removed(id: number): void;
+}
+
 type NewNode = Pick<Node, 'holder' | 'kind' | 'object' | 'rights' | 'range' | 'parent'>;
 
 /** A space as plain JSON. */
 export interface CapSnapshot {
   readonly nextId: number;
   /** By ascending id, so that every parent stands before its children. */
-  readonly capabilities: readonly {
-    readonly id: number;
-    readonly holder: number;
-    readonly kind: CapKind;
-    readonly object: string;
-    readonly rights: number;
-    readonly range: Range;
-    readonly parent: number | null;
-  }[];
+  readonly capabilities: readonly SavedCapability[];
+}
+
+export interface SavedCapability {
+  readonly id: number;
+  readonly holder: number;
+  readonly kind: CapKind;
+  readonly object: string;
+  readonly rights: number;
+  readonly range: Range;
+  readonly parent: number | null;
+}
+
+function saved({ id, holder, kind, object, rights, range, parent }: Node): SavedCapability {
+  return { id, holder, kind, object, rights, range, parent: parent?.id ?? null };
 }
 
 export class CapSpace {
@@ -88,9 +100,11 @@ export class CapSpace {
   /** How many there are that were derived from those of a holder. */
   readonly #made = new Map<number, number>();
   #nextId = 1;
+  #observer: CapObserver | null;
 
-  constructor(limits: CapLimits) {
+  constructor(limits: CapLimits, observer: CapObserver | null = null) {
     this.#limits = limits;
+    this.#observer = observer;
   }
 
   get size(): number {
@@ -247,15 +261,15 @@ export class CapSpace {
   }
 
   snapshot(): CapSnapshot {
-    const capabilities = [...this.#nodes.values()].map((node) => {
-      const { id, holder, kind, object, rights, range, parent } = node;
-      return { id, holder, kind, object, rights, range, parent: parent?.id ?? null };
-    });
-    return { nextId: this.#nextId, capabilities };
+    return { nextId: this.#nextId, capabilities: [...this.#nodes.values()].map(saved) };
   }
 
   /** The space of a snapshot, without its callbacks. ARK_BAD_ARGUMENT when it is none. */
-  static restore(snapshot: CapSnapshot, limits: CapLimits): CapSpace {
+  static restore(
+    snapshot: CapSnapshot,
+    limits: CapLimits,
+    observer: CapObserver | null = null,
+  ): CapSpace {
     const space = new CapSpace(limits);
     for (const { id, parent: parentId, ...rest } of snapshot.capabilities) {
       const parent = parentId === null ? null : space.#nodes.get(parentId);
@@ -273,6 +287,8 @@ export class CapSpace {
       space.#add({ ...rest, parent });
     }
     space.#nextId = snapshot.nextId;
+    // Who gave the snapshot knows it.
+    space.#observer = observer;
     return space;
   }
 
@@ -319,6 +335,7 @@ export class CapSpace {
     held.add(node);
     this.#held.set(holder, held);
     parent?.children.add(node);
+    this.#observer?.added(saved(node));
     return node;
   }
 
@@ -326,6 +343,7 @@ export class CapSpace {
   #drop(nodes: readonly Node[]): readonly Capability[] {
     for (const node of nodes) {
       this.#nodes.delete(node.id);
+      this.#observer?.removed(node.id);
       node.parent?.children.delete(node);
       const held = this.#held.get(node.holder)!;
       held.delete(node);

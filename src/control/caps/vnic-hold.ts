@@ -155,7 +155,7 @@ export function useVnic(
   cap: Capability,
   onLost: () => void,
 ): void {
-  vnic.user = { domain: user, forget: plane.caps.onRemove(cap, onLost) };
+  vnic.user = { domain: user, cap, forget: plane.caps.onRemove(cap, onLost) };
 }
 
 /** It is used no more by another than its owner. */

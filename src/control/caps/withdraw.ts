@@ -38,8 +38,12 @@ export function dropCapability(plane: ControlPlane, cap: Capability, except: num
 }
 
 /** The domain has ended: what it has goes, and what it gave. */
-export function dropHolder(plane: ControlPlane, domain: Domain): void {
-  tell(plane, plane.caps.removeHolder(domain.id), domain.id);
+export const dropHolder = (plane: ControlPlane, domain: Domain): void =>
+  dropHolderOf(plane, domain.id);
+
+/** The same by the id of a domain that is not there any more. */
+export function dropHolderOf(plane: ControlPlane, holder: number): void {
+  tell(plane, plane.caps.removeHolder(holder), holder);
 }
 
 /**

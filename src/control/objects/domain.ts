@@ -14,6 +14,7 @@ import { dropHolder } from '../caps/withdraw.ts';
 import { callerOf, handler } from '../handler.ts';
 import type { ControlPlane } from '../plane.ts';
 import { type EventName, type EventOf, type ObjectInfo, PROTOCOL_VERSION } from '../protocol.ts';
+import { keepSharing } from './sharing-keeping.ts';
 import type { ControlObject } from './table.ts';
 import { planVnic, removeVnic, reserveVnic, type VnicPlan, vnicsOf } from './vnic.ts';
 
@@ -29,6 +30,7 @@ export interface DomainOptions {
   prepared: boolean;
   /** Of a domain of the daemon before. */
   given?: readonly number[];
+  cpus?: readonly number[];
   send: (message: object, fds: readonly number[]) => void;
 }
 
@@ -52,6 +54,8 @@ export class Domain implements ControlObject, NoticeSink {
   refused = 0;
   /** Ids of the capabilities that it has by the policy. Some may have gone meanwhile. */
   readonly given: Set<number>;
+  /** Processors that it was placed on, in the order in which its threads take them; empty: anywhere. */
+  cpus: readonly number[];
   /** What it is told of its capabilities. */
   readonly notices = new CapNotices(this);
   #send: DomainOptions['send'];
@@ -67,6 +71,7 @@ export class Domain implements ControlObject, NoticeSink {
     this.groups = options.groups ?? [];
     this.exe = options.exe ?? null;
     this.given = new Set(options.given);
+    this.cpus = options.cpus ?? [];
     this.pid = options.pid;
     this.privileged = options.privileged;
     this.prepared = options.prepared;
@@ -94,14 +99,14 @@ export class Domain implements ControlObject, NoticeSink {
 
   /** For the next daemon, which goes on with it. */
   save(): SavedDomain {
-    const { name, uid, gid, groups, exe, pid, privileged, prepared, createdMs } = this;
+    const { name, uid, gid, groups, exe, pid, privileged, prepared, cpus, createdMs } = this;
     const given = [...this.given];
-    return { name, uid, gid, groups, exe, pid, privileged, prepared, given, createdMs };
+    return { name, uid, gid, groups, exe, pid, privileged, prepared, given, cpus, createdMs };
   }
 
   detail(): ObjectInfo['detail'] {
     const { uid, gid, pid, prepared, privileged, requests, refused } = this;
-    return { uid, gid, pid, prepared, privileged, requests, refused };
+    return { uid, gid, pid, prepared, privileged, cpus: [...this.cpus], requests, refused };
   }
 }
 
@@ -201,5 +206,6 @@ export async function closeDomain(plane: ControlPlane, domain: Domain): Promise<
   plane.names.endDomain(domain);
   plane.objects.remove(domain.id);
   plane.domains.delete(domain.id);
+  keepSharing(plane);
   await Promise.all(removals);
 }

@@ -67,6 +67,12 @@ class SharedRegion implements ControlObject {
     return this.domain.id;
   }
 
+  save(): SavedRegion {
+    const { id, createdMs, name, bytes, owner } = this;
+    const openedBy = [...this.openedBy].map((cap) => cap.id);
+    return { id, createdMs, name, bytes, owner, cap: this.cap.id, openedBy };
+  }
+
   detail(): ObjectInfo['detail'] {
     return { bytes: this.bytes, shared: true, opened: this.openedBy.size };
   }
@@ -108,7 +114,8 @@ export class RegionTable {
     const birth = objects.birth();
     const fd = memfdSealed(`arrakis-region-${birth.id}`, bytes, true);
     const cap = caps.mint(domain.id, 'region', `${PREFIX}${birth.id}`, allRights('region'), null);
-    return this.#add({ ...birth, name: name ?? `region-${birth.id}`, bytes, fd, domain, cap });
+    const region = { ...birth, name: name ?? `region-${birth.id}`, bytes, fd, domain, cap };
+    return this.#keep(this.#add(region));
   }
 
   /** The region of a capability with the right to read or write it. */
@@ -138,11 +145,7 @@ export class RegionTable {
 
   /** Regions with their descriptors, which stay ours. */
   snapshot(): { saved: SavedRegion; fd: number }[] {
-    return [...this.#regions.values()].map((region) => {
-      const { id, createdMs, name, bytes, owner, fd } = region;
-      const openedBy = [...region.openedBy].map((cap) => cap.id);
-      return { saved: { id, createdMs, name, bytes, owner, cap: region.cap.id, openedBy }, fd };
-    });
+    return [...this.#regions.values()].map((region) => ({ saved: region.save(), fd: region.fd }));
   }
 
   /** Take over `fd` with the region of a snapshot; null, and it is closed, when its domain or capability is gone. */
@@ -159,7 +162,7 @@ export class RegionTable {
       const opener = this.#plane.caps.get(each);
       if (opener !== undefined) this.#noteOpen(region, opener);
     }
-    return region;
+    return this.#keep(region);
   }
 
   #add(made: ConstructorParameters<typeof SharedRegion>[0]): SharedRegion {
@@ -169,15 +172,23 @@ export class RegionTable {
     return region;
   }
 
+  /** Note it for the next daemon. */
+  #keep(region: SharedRegion): SharedRegion {
+    this.#plane.keeping.put('region', region.id, region.save(), [region.fd]);
+    return region;
+  }
+
   #end(region: SharedRegion): void {
     if (!this.#regions.delete(region.id)) return;
     this.#plane.objects.remove(region.id);
+    this.#plane.keeping.delete('region', region.id);
     closeFd(region.fd);
   }
 
   #noteOpen(region: SharedRegion, cap: Capability): void {
     if (cap.holder === region.owner || region.openedBy.has(cap)) return;
     region.openedBy.add(cap);
+    this.#keep(region);
     this.#plane.caps.onRemove(cap, () => {
       region.openedBy.delete(cap);
       const holder = this.#plane.domains.get(cap.holder);

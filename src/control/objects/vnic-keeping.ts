@@ -1,7 +1,9 @@
 /** VNICs that outlive the daemon: what is noted of one, and how the next daemon goes on with it. */
 import { ArrakisError } from '../../base/errors.ts';
-import type { FlowFilter } from '../../device/filter.ts';
 import type { RateSetting } from '../../device/rate.ts';
+import { closeAll } from '../../ffi/fd.ts';
+import type { Filter } from '../../filter/boxes.ts';
+import { restoreHold, type SavedHold, saveHold, useVnic } from '../caps/vnic-hold.ts';
 import type { DoorbellSetting, Inherited } from '../devices/device.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
@@ -9,7 +11,7 @@ import type { Addressing } from './address.ts';
 import type { Domain } from './domain.ts';
 import { addFilters } from './filter.ts';
 import { addRates } from './rate.ts';
-import { attached, requestOf, Vnic } from './vnic.ts';
+import { attached, requestOf, useRevoked, Vnic, vnicRevoked } from './vnic.ts';
 
 /** State of a VNIC in the journal. */
 export interface SavedVnic {
@@ -19,13 +21,17 @@ export interface SavedVnic {
   readonly createdMs: number;
   readonly spec: VnicSpec;
   readonly addressing: Addressing;
-  readonly filters: readonly FlowFilter[];
+  readonly filters: readonly Filter[];
+  readonly transmit: readonly Filter[] | null;
   readonly rates: readonly RateSetting[];
   readonly ceilings: readonly RateSetting[];
   readonly doorbells: readonly DoorbellSetting[];
   readonly prepared: boolean;
   readonly path: string | null;
   readonly opened: number;
+  readonly hold: SavedHold | null;
+  /** Who has it open by a capability, when that is not its domain. */
+  readonly user: { readonly domain: number; readonly cap: number } | null;
   /** What the device saved of the attachment; null when it is not open. */
   readonly attachment: object | null;
 }
@@ -37,7 +43,7 @@ export function keepVnic(plane: ControlPlane, vnic: Vnic): void {
     plane.keeping.delete('vnic', vnic.id);
     return;
   }
-  const { filters, rates, ceilings, doorbells, prepared, path, opened } = vnic;
+  const { filters, transmit, rates, ceilings, doorbells, prepared, path, opened } = vnic;
   const saved = attachment?.save() ?? null;
   const state: SavedVnic = {
     domain: domain.id,
@@ -47,12 +53,15 @@ export function keepVnic(plane: ControlPlane, vnic: Vnic): void {
     spec,
     addressing,
     filters,
+    transmit,
     rates,
     ceilings,
     doorbells,
     prepared,
     path,
     opened,
+    hold: saveHold(vnic),
+    user: vnic.user === null ? null : { domain: vnic.user.domain.id, cap: vnic.user.cap.id },
     attachment: saved?.state ?? null,
   };
   plane.keeping.put('vnic', vnic.id, state, saved?.fds ?? []);
@@ -78,11 +87,19 @@ export function restoreVnic(
     saved.prepared,
   );
   vnic.filters = saved.filters;
+  vnic.transmit = saved.transmit;
   vnic.rates = saved.rates;
   vnic.ceilings = saved.ceilings;
   vnic.doorbells = saved.doorbells;
   vnic.opened = saved.opened;
   vnic.path = saved.path;
+  try {
+    restoreAuthority(plane, vnic, saved);
+  } catch (error) {
+    // What it existed by is gone, and so is it.
+    closeAll(fds);
+    throw error;
+  }
   const adopted = saved.attachment === null ? null : adopt(plane, vnic, saved.attachment, fds);
   if (adopted === null && !saved.prepared) {
     plane.keeping.delete('vnic', id);
@@ -90,10 +107,23 @@ export function restoreVnic(
   }
   plane.vnics.set(id, plane.objects.add(vnic));
   plane.devices.hold(device);
-  vnic.filterIds = addFilters(plane.objects, vnic.owner, id, vnic.filters);
+  vnic.filterIds = addFilters(plane.objects, vnic, 'receive', vnic.filters);
+  vnic.transmitIds = addFilters(plane.objects, vnic, 'transmit', vnic.transmit ?? []);
   vnic.rateIds = addRates(plane.objects, vnic);
   adopted?.();
   keepVnic(plane, vnic);
+}
+
+/** Tie it to the capabilities that it exists by and is used by. Throws ARK_GONE when they are gone. */
+function restoreAuthority(plane: ControlPlane, vnic: Vnic, { hold, user }: SavedVnic): void {
+  if (hold !== null) restoreHold(plane, vnic, hold, () => vnicRevoked(plane, vnic));
+  if (user === null) return;
+  const domain = plane.domains.get(user.domain);
+  const cap = plane.caps.get(user.cap);
+  if (domain === undefined || cap === undefined) {
+    throw new ArrakisError('ARK_GONE', `who used VNIC ${vnic.name} is gone`);
+  }
+  useVnic(plane, vnic, domain, cap, () => useRevoked(plane, vnic));
 }
 
 /** Null when the device cannot go on with it; otherwise what makes the VNIC open. */

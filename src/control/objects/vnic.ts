@@ -10,9 +10,11 @@
 import { formatIpv4 } from '../../base/address.ts';
 import { assert } from '../../base/assert.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import { type FlowFilter, formatFilter } from '../../device/filter.ts';
 import type { RateSetting } from '../../device/rate.ts';
+import type { Filter } from '../../filter/boxes.ts';
+import { formatFilter } from '../../filter/format.ts';
 import { type AddressInterval, IMPLICIT, type VnicAuthority } from '../caps/authority.ts';
+import type { Capability } from '../caps/space.ts';
 import { endUse, holdsVnic, holdVnic, releaseHold, type VnicHold } from '../caps/vnic-hold.ts';
 import { awaitStop } from '../caps/withdraw.ts';
 import type { Attachment, AttachRequest, DoorbellSetting, NicDevice } from '../devices/device.ts';
@@ -40,7 +42,7 @@ export interface Admission {
   /** Whole addresses to choose from, by ascending first. */
   readonly within: () => readonly AddressInterval[];
   /** Throws ARK_NOT_PERMITTED unless it may have all of these. */
-  readonly filters: (filters: readonly FlowFilter[]) => void;
+  readonly filters: (filters: readonly Filter[]) => void;
 }
 
 /** What decode found out about a VNIC to be. */
@@ -49,6 +51,13 @@ export interface VnicPlan {
   readonly device: NicDevice;
   readonly spec: VnicSpec;
   readonly addressing: Addressing;
+}
+
+/** Who has a VNIC of another open. */
+export interface VnicUser {
+  readonly domain: Domain;
+  readonly cap: Capability;
+  readonly forget: () => void;
 }
 
 export class Vnic implements ControlObject {
@@ -62,17 +71,23 @@ export class Vnic implements ControlObject {
   readonly spec: VnicSpec;
   readonly addressing: Addressing;
   /** Filters that it was made with: a domain may narrow them and widen them again up to these. */
-  readonly granted: readonly FlowFilter[];
+  readonly granted: readonly Filter[];
   /** May be opened again when it was closed. */
   prepared: boolean;
   /** Its capabilities, while it exists. */
   hold: VnicHold | null = null;
   /** Who has it open by a capability, when that is not its domain. */
-  user: { readonly domain: Domain; readonly forget: () => void } | null = null;
+  user: VnicUser | null = null;
   /** vhost-user socket of a VNIC for a foreign program, or null. */
   path: string | null = null;
-  filters: readonly FlowFilter[];
-  filterIds: number[] = [];
+  /** What it receives, with the ids of the filters in the same order. */
+  filters: readonly Filter[];
+  filterIds: readonly number[] = [];
+  /** What it sends; null: the mirror of what it receives. */
+  transmit: readonly Filter[] | null = null;
+  transmitIds: readonly number[] = [];
+  /** Its device is being told of other filters. */
+  filtering = false;
   /** What is set, where it is not the default; and what it was given. */
   rates: readonly RateSetting[];
   ceilings: readonly RateSetting[];
@@ -135,6 +150,7 @@ export class Vnic implements ControlObject {
       ownsAddress,
       ...enforcementOf(this.attachment, this.device.sharesAddress, this.spec.mode === 'direct'),
       filters: this.filters.map(formatFilter),
+      transmit: this.transmit?.map(formatFilter) ?? null,
       path: this.path,
       opened: this.opened,
     };
@@ -245,7 +261,7 @@ export function reserveVnic(
   plane.objects.add(vnic);
   plane.vnics.set(vnic.id, vnic);
   plane.devices.hold(vnic.device);
-  vnic.filterIds = addFilters(plane.objects, vnic.owner, vnic.id, vnic.filters);
+  vnic.filterIds = addFilters(plane.objects, vnic, 'receive', vnic.filters);
   vnic.rateIds = addRates(plane.objects, vnic);
   keepVnic(plane, vnic);
   return vnic;
@@ -280,6 +296,7 @@ export function requestOf(vnic: Vnic): AttachRequest {
     vnic: vnic.id,
     address: vnic.addressing.address,
     filters: vnic.filters,
+    transmit: vnic.transmit,
     mode: vnic.spec.mode ?? 'switched',
     queue: vnic.spec.queue ?? null,
     pairs: vnic.spec.queues ?? 1,
@@ -377,7 +394,8 @@ export async function removeVnic(plane: ControlPlane, vnic: Vnic, reason: string
   await detachVnic(plane, vnic);
   if (!first) return;
   plane.keeping.delete('vnic', vnic.id);
-  for (const id of [...vnic.filterIds, ...vnic.rateIds]) plane.objects.remove(id);
+  const { filterIds, transmitIds, rateIds } = vnic;
+  for (const id of [...filterIds, ...transmitIds, ...rateIds]) plane.objects.remove(id);
   plane.objects.remove(vnic.id);
   plane.vnics.delete(vnic.id);
   plane.devices.release(vnic.device);
@@ -426,7 +444,9 @@ export function vnicReply(vnic: Vnic, attachment: Attachment): VnicInfo {
   const { address, prefix, gateway, ownsAddress } = vnic.addressing;
   assert(attachment.fds.length >= 2, `a VNIC has region and socket (${formatIpv4(address)})`);
   const { driver, grant, mac, mtu } = attachment;
-  const { id, name, device, filters } = vnic;
-  const place = { address, prefix, gateway, ownsAddress, filters: [...filters] };
+  const { id, name, device } = vnic;
+  const filters = vnic.filters.map(formatFilter);
+  const transmit = vnic.transmit?.map(formatFilter) ?? null;
+  const place = { address, prefix, gateway, ownsAddress, filters, transmit };
   return { vnic: id, name, device: device.name, driver, grant, mac, mtu, ...place };
 }

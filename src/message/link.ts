@@ -36,6 +36,8 @@ export interface LinkOptions {
 
 export class MessageLink {
   readonly memory: LinkMemory;
+  /** Bytes of one ring. */
+  readonly capacity: number;
   /** Longest message, bytes. */
   readonly lengthMax: number;
   /** System calls made to wake the peer. */
@@ -54,6 +56,7 @@ export class MessageLink {
     assert(memory.bytes.length >= linkBytes(capacity), 'the link lies in its memory');
     const [first, second] = [0, ringBytes(capacity)];
     this.memory = memory;
+    this.capacity = capacity;
     this.#send = new RingSender(memory, side === 0 ? first : second, capacity);
     this.#receive = new RingReceiver(memory, side === 0 ? second : first, capacity);
     this.lengthMax = this.#send.lengthMax;

@@ -77,7 +77,7 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
 
   #onMessage(message: ThreadMessage): void {
     if (message.kind === 'pin') {
-      setAffinity([message.cpu]);
+      pin(message.cpu);
       return;
     }
     if (message.kind === 'reset') {
@@ -95,6 +95,15 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
 
   #stopLoops(): void {
     for (const loop of this.#loops) loop.stop();
+  }
+}
+
+/** A processor that this thread may not use leaves it where it is. */
+function pin(cpu: number): void {
+  try {
+    setAffinity([cpu]);
+  } catch (error) {
+    process.emitWarning(`not moved to processor ${cpu}: ${(error as Error).message}`);
   }
 }
 

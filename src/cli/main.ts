@@ -9,6 +9,8 @@ import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
 import { registerLs } from './commands/ls.ts';
 import { registerMetrics } from './commands/metrics.ts';
+import { registerMove } from './commands/move.ts';
+import { registerPolicy } from './commands/policy.ts';
 import { registerRate } from './commands/rate.ts';
 import { registerRun } from './commands/run.ts';
 import { registerShow } from './commands/show.ts';
@@ -23,11 +25,13 @@ const program = new Command('arrakis')
 
 registerUp(program);
 registerRun(program);
+registerMove(program);
 registerLs(program);
 registerShow(program);
 registerTop(program);
 registerMetrics(program);
 registerDoctor(program);
+registerPolicy(program);
 registerCapture(program);
 registerRate(program);
 registerBench(program);

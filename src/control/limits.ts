@@ -82,6 +82,9 @@ export const LIMITS = {
   framesMin: 256,
   framesMax: 65536,
   framesDefault: 2048,
+  /** Numbers of processors, and applications whose processors are remembered. */
+  cpusMax: 1024,
+  placementsMax: 1024,
   /** Queue pairs of a VNIC, and frames of all of them together. */
   queuesPerVnicMax: 8,
   framesPerVnicMax: 131072,

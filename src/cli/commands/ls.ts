@@ -45,8 +45,14 @@ function deviceTable(devices: Snapshot['devices']): string {
 function domainTable(objects: readonly ObjectInfo[]): string {
   const domains = objects.filter((o) => o.kind === 'domain');
   if (domains.length === 0) return 'no domains';
-  const rows = domains.map((d) => [d.id, d.name, text(d.detail.pid), text(d.detail.uid)]);
-  return formatTable(['DOMAIN', 'NAME', 'PID', 'UID'], rows);
+  const rows = domains.map((d) => [
+    d.id,
+    d.name,
+    text(d.detail.pid),
+    text(d.detail.uid),
+    Array.isArray(d.detail.cpus) && d.detail.cpus.length > 0 ? d.detail.cpus.join(',') : 'any',
+  ]);
+  return formatTable(['DOMAIN', 'NAME', 'PID', 'UID', 'CPUS'], rows);
 }
 
 function vnicTable({ objects, stats }: Snapshot): string {

@@ -41,7 +41,10 @@ export function registerRun(program: Command): void {
     .argument('<program>', 'a script for Node or any executable')
     .argument('[args...]', 'its arguments')
     .option('--vnic <spec>', `a VNIC, may be given again: ${VNIC_SPEC_FORM}`, collect)
-    .option('--cpu <list>', 'processors to run on, such as 0 or 0,2-3')
+    .option(
+      '--cpu <list>',
+      'core set to be placed in, such as 0 or 0,2-3, a core for each thread; all: any',
+    )
     .option('--user <name>', 'user to run as; only root may choose another')
     .option('--name <name>', 'name of the domain (default: of the program)')
     .passThroughOptions()
@@ -54,8 +57,9 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
   const user = chooseUser(options.user);
   const isScript = SCRIPT.test(file);
   if (isScript) checkScript(file, user);
-  const cpus = options.cpu === undefined ? null : checkCpus(parseCpus(options.cpu));
+  const coreSet = options.cpu === undefined ? null : chooseCpus(options.cpu);
   const vnics = (options.vnic ?? []).map((text) => parseVnicSpec(text));
+  const program = programOf(file);
   const name =
     options.name ??
     path
@@ -68,20 +72,22 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
   const domain = await connect({ name: 'arrakis-run' });
   let child: ChildProcess;
   try {
-    const { fds } = await domain.request('domain.prepare', {
+    const { reply, fds } = await domain.request('domain.prepare', {
       name,
       uid: user.uid,
       gid: user.gid,
+      ...(program === null ? {} : { program }),
       vnics,
     });
     const channel = fds[0]!;
     try {
+      const cpus = await place(domain, reply.domain, coreSet);
       child = spawn(isScript ? process.execPath : file, isScript ? [file, ...args] : args, {
         stdio: ['inherit', 'inherit', 'inherit', channel],
         env: {
           ...environmentOf(user),
           ARRAKIS_FD: String(CHANNEL_FD),
-          ...(cpus === null ? {} : { ARRAKIS_CPUS: cpus.join(',') }),
+          ...(cpus.length === 0 ? {} : { ARRAKIS_CPUS: cpus.join(',') }),
         },
         ...(process.getuid!() === 0 ? { uid: user.uid, gid: user.gid } : {}),
       });
@@ -92,6 +98,13 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
   } finally {
     await leave(domain);
   }
+}
+
+/** Absolute path of what is run, for the policy: of a script its own, not Node's. Null when it is not to be found. */
+function programOf(file: string): string | null {
+  const dirs = file.includes('/') ? [''] : (process.env.PATH ?? '').split(':');
+  const found = dirs.map((dir) => path.resolve(dir, file)).find((each) => fs.existsSync(each));
+  return found === undefined ? null : fs.realpathSync(found);
 }
 
 /** The user to run as: oneself, or for root whoever was named. */
@@ -108,8 +121,20 @@ function chooseUser(name: string | undefined): User {
   return user;
 }
 
-function checkCpus(cpus: number[]): number[] {
+/** Where the daemon wants the domain to run: out of the core set, or of its capabilities. Empty: anywhere. */
+async function place(
+  domain: Domain,
+  id: number,
+  coreSet: number[] | null,
+): Promise<readonly number[]> {
+  const args = { domain: id, ...(coreSet === null ? {} : { cpus: coreSet }) };
+  return (await domain.request('placement.place', args)).reply.cpus;
+}
+
+function chooseCpus(list: string): number[] {
   const allowed = getAffinity();
+  if (list === 'all') return allowed;
+  const cpus = parseCpus(list);
   const wrong = cpus.find((cpu) => !allowed.includes(cpu));
   if (wrong === undefined) return cpus;
   throw new ArrakisError('ARK_USAGE', `processor ${wrong} is not there, or not for us`, {

@@ -16,6 +16,7 @@ import { LIMITS } from './limits.ts';
 import type { Log } from './log.ts';
 import { closeDomain, type Domain } from './objects/domain.ts';
 import { ControlPlane } from './plane.ts';
+import type { PolicyStore } from './policy/store.ts';
 import type { RunDirectory } from './run-directory.ts';
 
 const ACCEPTS_PER_TURN_MAX = 16;
@@ -25,6 +26,7 @@ export interface DaemonOptions {
   readonly directory: RunDirectory;
   /** What the daemon before had, and where this one keeps what it has. Closed at the daemon's end. */
   readonly keeping: Safekeeping;
+  readonly policy: PolicyStore;
   readonly log: Log;
   readonly openInterface: OpenInterface;
   /** Devices that are there from the start, made with the daemon's event sink. */
@@ -64,6 +66,7 @@ export class Daemon {
       firstId: firstId(keeping),
       capabilities: savedCapabilities(keeping),
       nicUid: options.nicUid,
+      policy: options.policy,
       host: {
         adoptChannel: (fd, domain) => this.#serve(fd, peerCredentials(fd), domain),
         shutdown: (reason) => void this.stop(reason),

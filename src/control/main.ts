@@ -19,28 +19,34 @@ import type { DeviceEvents } from './devices/device.ts';
 import { SoftNic, softNicConfig } from './devices/softnic.ts';
 import { inheritSoftNic } from './devices/softnic-inherited.ts';
 import { Uplink } from './devices/uplink.ts';
-import { type KeepingOptions, Safekeeping } from './keeping.ts';
+import { Safekeeping } from './keeping.ts';
 import { endOrphans, linkAlias } from './leftovers.ts';
 import { LIMITS, NIC_USER } from './limits.ts';
 import { type Log, logTo } from './log.ts';
 import { logPath, runDirectory } from './paths.ts';
+import { machineEnvironment, networkOf } from './policy/environment.ts';
+import { defaultPolicyPath } from './policy/file.ts';
+import { PolicyStore } from './policy/store.ts';
 import { dropCapabilities } from './privileges.ts';
 import { errorToWire } from './protocol.ts';
 import { RunDirectory } from './run-directory.ts';
 
 const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]...
-         [--nic-cpu LIST] [--nic-rate RATE] [--nic-user UID:GID] [--keep-ms MS] [--log]
+         [--policy FILE] [--nic-cpu LIST] [--nic-rate RATE] [--nic-user UID:GID] [--keep-ms MS] [--log]
   --dir DIR          run directory (ARRAKIS_DIR; root: /run/arrakis)
   --tap-address CIDR network of soft0 and the host's address on it (10.77.0.1/24)
   --tap-name NAME    interface of the host on that network (arrakis0); root only
   --no-tap           soft0 without the host
   --device IF        take this interface from the start; may be given again
+  --policy FILE      what users, groups and programs are given (/etc/arrakis/policy.yaml, or ~/.config/arrakis/policy.yaml
+                     of another user than root, if it exists); read again on SIGHUP
   --nic-cpu LIST     processors of the software NIC, such as 1 or 2-3 (any)
   --nic-rate RATE    bits a second that all its VNICs together may send, such as 1G (no limit)
   --nic-user UID:GID whom the software NIC becomes; nobody else may be that user; root only (64983:64983)
   --keep-ms MS       when the daemon is killed, everything goes on for so long, for the next to take over (60000)
   --log              write the log to DIR/arrakisd.log instead of stderr
 `;
+const SOFT_NIC = 'soft0';
 const STDERR = 2;
 const ID_NONE = 2 ** 32 - 1;
 
@@ -49,6 +55,8 @@ interface Options {
   network: { address: number; prefix: number };
   tapName: string | null;
   interfaces: string[];
+  /** Null: where it is by default, if anywhere. */
+  policy: string | null;
   nicCpus: number[] | null;
   nicRate: number | null;
   nicUser: { uid: number; gid: number } | null;
@@ -65,6 +73,7 @@ function parseOptions(argv: string[]): Options {
       'tap-name': { type: 'string', default: 'arrakis0' },
       'no-tap': { type: 'boolean', default: false },
       device: { type: 'string', multiple: true, default: [] },
+      policy: { type: 'string' },
       'nic-cpu': { type: 'string' },
       'nic-rate': { type: 'string' },
       'nic-user': { type: 'string' },
@@ -89,6 +98,7 @@ function parseOptions(argv: string[]): Options {
     network,
     tapName: values['no-tap'] || !root ? null : values['tap-name'],
     interfaces: values.device,
+    policy: values.policy === undefined ? null : path.resolve(values.policy),
     nicCpus: values['nic-cpu'] === undefined ? null : parseCpus(values['nic-cpu']),
     nicRate: values['nic-rate'] === undefined ? null : parseLinkRate(values['nic-rate']),
     nicUser: root ? parseUser(values['nic-user']) : null,
@@ -124,6 +134,14 @@ function parseUser(text: string | undefined): { uid: number; gid: number } {
   });
 }
 
+/** The policy, before anything is touched: a file that cannot be used keeps the daemon from starting. */
+function openPolicy({ policy, network }: Options, log: Log): PolicyStore {
+  const file = policy ?? defaultPolicyPath(process.getuid!());
+  const own = { [SOFT_NIC]: [networkOf(network)] };
+  const environment = () => machineEnvironment(own);
+  return PolicyStore.open({ file, required: policy !== null, environment }, log);
+}
+
 /** The TAP of soft0; null, with a warning, on a machine that has no TUN/TAP. */
 function openUplink({ tapName, network }: Options, log: Log): Uplink | null {
   if (tapName === null) return null;
@@ -140,7 +158,7 @@ function openUplink({ tapName, network }: Options, log: Log): Uplink | null {
 function softNic(options: Options, keeping: Safekeeping, log: Log, logFd: number) {
   const { dir, network, tapName, nicCpus: cpus, nicUser: user } = options;
   const { nicRate: bitsPerSecond } = options;
-  const name = 'soft0';
+  const name = SOFT_NIC;
   const incarnation = nextIncarnation(keeping);
   const before = keeping.claim('device', name);
   const wanted = softNicConfig({ network, tapName, user, cpus, bitsPerSecond });
@@ -161,7 +179,7 @@ function start(
   options: Options,
   directory: RunDirectory,
   keeping: Safekeeping,
-  { log, logFd }: { log: Log; logFd: number },
+  { log, logFd, policy }: { log: Log; logFd: number; policy: PolicyStore },
 ): Daemon {
   const { dir, interfaces, nicUser } = options;
   const nic = softNic(options, keeping, log, logFd);
@@ -169,6 +187,7 @@ function start(
   const daemon = new Daemon({
     directory,
     keeping,
+    policy,
     log,
     openInterface: afXdpOpener(linkAlias(dir)),
     devices: [nic.make],
@@ -185,10 +204,10 @@ function start(
   return daemon;
 }
 
-/** The journal of a later version is an error before anything is touched. */
-function openKeeping(options: KeepingOptions, directory: RunDirectory): Safekeeping {
+/** A policy that cannot be used, and the journal of a later version, are errors before anything is touched. */
+function orLeave<T>(directory: RunDirectory, open: () => T): T {
   try {
-    return Safekeeping.open(options);
+    return open();
   } catch (error) {
     directory.leave();
     throw error;
@@ -202,10 +221,11 @@ async function main(): Promise<void> {
   const directory = RunDirectory.claim(dir);
   const logFd = options.logToFile ? fs.openSync(logPath(dir), 'a', 0o640) : STDERR;
   const log = logTo(logFd);
-  const keeping = openKeeping({ dir, keepMs, log, logFd }, directory);
+  const policy = orLeave(directory, () => openPolicy(options, log));
+  const keeping = orLeave(directory, () => Safekeeping.open({ dir, keepMs, log, logFd }));
   let daemon: Daemon;
   try {
-    daemon = start(options, directory, keeping, { log, logFd });
+    daemon = start(options, directory, keeping, { log, logFd, policy });
   } catch (error) {
     // What the daemon before had waits for one that can start.
     if (keeping.isInherited) directory.leave();
@@ -221,8 +241,10 @@ async function main(): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => void daemon.stop(signal));
   }
-  // The terminal that started it may go; the daemon stays.
-  process.on('SIGHUP', () => {});
+  // Also when the terminal that started it goes; the daemon stays. What fails is in the log.
+  process.on('SIGHUP', () => void policy.reload(daemon.plane).catch(() => {}));
+  // Domains of the daemon before have what its policy gave.
+  await policy.apply(daemon.plane);
   log('info', 'serving', {
     pid: process.pid,
     version: daemon.plane.version,

@@ -23,6 +23,7 @@ interface UpOptions {
   tapAddress?: string;
   tapName?: string;
   device?: string[];
+  policy?: string;
   nicCpu?: string;
   nicRate?: string;
 }
@@ -37,6 +38,7 @@ export function registerUp(program: Command): void {
     .option('--tap-name <name>', 'its name (default: arrakis0)')
     .option('--tap-address <cidr>', 'its address and network (default: 10.77.0.1/24)')
     .option('--device <interface...>', 'take these interfaces from the start')
+    .option('--policy <file>', 'what users, groups and programs are given (docs/policy.md)')
     .option('--nic-cpu <list>', 'processors of the software NIC, such as 1 or 2-3 (default: any)')
     .option('--nic-rate <rate>', 'bits a second that its VNICs together may send (default: any)')
     .action(up);
@@ -56,6 +58,7 @@ function daemonArguments(options: UpOptions): string[] {
   if (options.tapName !== undefined) args.push('--tap-name', options.tapName);
   if (options.tapAddress !== undefined) args.push('--tap-address', options.tapAddress);
   if (options.nicRate !== undefined) args.push('--nic-rate', options.nicRate);
+  if (options.policy !== undefined) args.push('--policy', path.resolve(options.policy));
   if (options.nicCpu !== undefined) args.push('--nic-cpu', options.nicCpu);
   for (const device of options.device ?? []) args.push('--device', device);
   return args;

@@ -11,7 +11,7 @@ export interface Problem extends Position {
   /** A warning does not keep the policy from being used. */
   readonly severity: 'error' | 'warning';
   readonly message: string;
-  readonly hint?: string;
+  readonly hint?: string | undefined;
 }
 
 const SHOWN_MAX = 3;

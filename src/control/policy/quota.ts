@@ -1,0 +1,19 @@
+/** How many VNICs the policy lets a user have. */
+import { ArrakisError } from '../../base/errors.ts';
+import type { Domain } from '../objects/domain.ts';
+import type { ControlPlane } from '../plane.ts';
+
+/** Decode: the user of `domain` may open one more VNIC by its capabilities. Those that root prepared do not count. */
+export function requireVnicCount(plane: ControlPlane, domain: Domain): void {
+  const most = plane.policy?.policy.vnicsFor(domain) ?? null;
+  if (most === null) return;
+  let open = 0;
+  for (const vnic of plane.vnics.values()) {
+    const { uid, privileged } = vnic.domain;
+    if (uid === domain.uid && !privileged && !vnic.prepared) open++;
+  }
+  if (open < most) return;
+  throw new ArrakisError('ARK_LIMIT', `uid ${domain.uid} has ${open} VNICs; ${most} are allowed`, {
+    hint: 'close one, or have `vnics` raised in the policy file',
+  });
+}

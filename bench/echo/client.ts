@@ -8,7 +8,7 @@
  * What to measure comes as one JSON object in ARRAKIS_BENCH; the result goes to standard output as one JSON line.
  */
 
-import { connect } from '../../src/arrakis/index.ts';
+import { connect, filter } from '../../src/arrakis/index.ts';
 import { parseIpv4, parseMac } from '../../src/base/address.ts';
 import type { NicQueue } from '../../src/device/nic.ts';
 import { XdpInterface } from '../../src/drivers/af-xdp/attach.ts';
@@ -80,12 +80,7 @@ function generator(queue: NicQueue, sourceMac: number, job: ClientJob, relax?: (
 function overXdp(interfaceName: string, job: ClientJob): ClientResult {
   const nic = XdpInterface.open(interfaceName);
   try {
-    const flow = (address: string, port: number) => ({
-      protocol: 'udp' as const,
-      address: parseIpv4(address),
-      portFirst: port,
-      portLast: port,
-    });
+    const flow = (address: string, port: number) => filter.udp().dstHost(address).dstPort(port);
     // A peer that swaps only the MAC addresses (testpmd's macswap) answers with the request's own addresses.
     const filters = [
       flow(job.sourceAddress, job.sourcePort),

@@ -60,6 +60,8 @@ interface DomainEvents {
   'control-lost': [reason: string];
   /** The daemon is about to end. */
   shutdown: [];
+  /** It was moved to these processors; its threads have been told. */
+  placement: [cpus: readonly number[]];
   /** The daemon was killed, and another has taken over: what was open is open. Requests under way may have failed. */
   resumed: [];
   /** Domain `by` (0: the daemon) gave this one a capability. */
@@ -142,9 +144,6 @@ export class Domain extends EventEmitter<DomainEvents> {
     try {
       vnic = new Vnic(reply, openSession(reply, fds), {
         closeVnic: (id, keep) => this.#closeVnic(id, keep),
-        setFilters: async (id, filters) => {
-          await this.#channel.request('filter.set', { vnic: id, filters: [...filters] });
-        },
         request: async (op, args) => (await this.#channel.request(op, args)).reply,
         cpus: () => this.#cpus,
         alive: () => !this.#channel.closed,
@@ -236,6 +235,21 @@ export class Domain extends EventEmitter<DomainEvents> {
     return this.#endpoints.connectLink(to);
   }
 
+  /** Processors that this domain was placed on, in the order in which threads take them; empty: anywhere. */
+  get cpus(): readonly number[] {
+    return this.#cpus;
+  }
+
+  #onPlacement(cpus: readonly number[]): void {
+    try {
+      this.place(cpus);
+      this.emit('placement', cpus);
+    } catch (error) {
+      // Such as in a container that may not use them: the application goes on where it is.
+      process.emitWarning(`not moved to processors ${cpus}: ${(error as Error).message}`);
+    }
+  }
+
   /** Any operation of the protocol (docs/protocol.md). The caller owns the descriptors of the answer. */
   request<O extends Operation>(
     op: O,
@@ -302,6 +316,7 @@ export class Domain extends EventEmitter<DomainEvents> {
   #onEvent(name: EventName, body: unknown, fds: number[]): void {
     if (this.#endpoints.onEvent(name, body, fds) || this.names.onEvent(name, body)) return;
     if (name === 'shutdown') this.emit('shutdown');
+    else if (name === 'placement') this.#onPlacement((body as EventOf<'placement'>).cpus);
     else if (name === 'region.held') {
       const { region, domains } = body as EventOf<'region.held'>;
       this.emit('region-held', region, domains);

@@ -25,7 +25,10 @@ export {
   NO_FRAME,
 } from '../device/nic.ts';
 export { monotonicMs } from '../ffi/clock.ts';
-export { type FlowFilter, formatFilter } from '../device/filter.ts';
+export type { Box, Filter } from '../filter/boxes.ts';
+export { FilterBuilder, filter } from '../filter/build.ts';
+export { formatFilter } from '../filter/format.ts';
+export { FilterSyntaxError, parseFilter } from '../filter/parse.ts';
 export {
   Channel,
   type ChannelDriver,

@@ -5,12 +5,13 @@ import { assert } from '../base/assert.ts';
 import { ArrakisError } from '../base/errors.ts';
 import type { ArgsOf, Operation, ReplyOf, VnicInfo } from '../control/protocol.ts';
 import type { Coalescing } from '../device/coalescing.ts';
-import type { FlowFilter } from '../device/filter.ts';
 import type { NicQueue } from '../device/nic.ts';
 import { CaptureTap } from '../device/pcap.ts';
 import type { Direction, Rate } from '../device/rate.ts';
 import { closeFd } from '../ffi/fd.ts';
 import { FdWatch } from '../ffi/watch.ts';
+import type { Filter } from '../filter/boxes.ts';
+import { formatFilter } from '../filter/format.ts';
 import { CaptureSession } from './capture.ts';
 import { letGo, openPair, type QueueSession, resetQueue } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
@@ -23,13 +24,23 @@ const wallClockNs = (): number => (performance.timeOrigin + performance.now()) *
 /** What a VNIC needs of its domain. */
 export interface VnicControl {
   closeVnic(id: number, keep: boolean): Promise<void>;
-  setFilters(id: number, filters: readonly FlowFilter[]): Promise<void>;
   request<O extends Operation>(op: O, args: ArgsOf<O>): Promise<ReplyOf<O>>;
   /** Where the application was placed; empty: anywhere. */
   cpus(): readonly number[];
   /** False when there is no control plane any more, which could replace a device that goes. */
   alive(): boolean;
 }
+
+export type FilterDirection = 'receive' | 'transmit';
+
+/** A filter of a VNIC, with its canonical text. */
+export interface VnicFilter {
+  readonly id: number;
+  readonly text: string;
+}
+
+const filterText = (filter: string | Filter): string =>
+  typeof filter === 'string' ? filter : formatFilter(filter);
 
 interface VnicEvents {
   /** It stopped for good, with the reason. The queue is closed by the application. */
@@ -156,9 +167,37 @@ export class Vnic extends EventEmitter<VnicEvents> {
     return loop;
   }
 
-  /** Narrow what this VNIC receives and sends, within what it was given. ARK_NOT_PERMITTED, ARK_IN_USE. */
-  setFilters(filters: readonly FlowFilter[]): Promise<void> {
-    return this.#control.setFilters(this.id, filters);
+  /**
+   * Receive (or, with 'transmit', send) by one more filter: text in tcpdump's words, or from the builder. Within what the
+   * VNIC was given, or what capabilities of this domain cover. ARK_BAD_ARGUMENT with the place of an error,
+   * ARK_NOT_PERMITTED, ARK_IN_USE with the owner, ARK_LIMIT.
+   */
+  async addFilter(
+    filter: string | Filter,
+    direction: FilterDirection = 'receive',
+  ): Promise<VnicFilter> {
+    const text = filterText(filter);
+    const added = await this.#control.request('filter.add', { vnic: this.id, direction, text });
+    return { id: added.filter, text: added.text };
+  }
+
+  /** Take filter `id` away. ARK_NOT_FOUND. */
+  async removeFilter(id: number): Promise<void> {
+    await this.#control.request('filter.remove', { vnic: this.id, filter: id });
+  }
+
+  /**
+   * Put these filters in the place of all, at once: a packet that both old and new ones take is not lost. Null, to
+   * transmit: the mirror of what is received. Errors as of `addFilter`.
+   */
+  async replaceFilters(
+    filters: readonly (string | Filter)[] | null,
+    direction: FilterDirection = 'receive',
+  ): Promise<VnicFilter[]> {
+    const texts = filters?.map(filterText) ?? null;
+    const args = { vnic: this.id, direction, filters: texts };
+    const { filters: now } = await this.#control.request('filter.set', args);
+    return now.map(({ filter, text }) => ({ id: filter, text }));
   }
 
   /**

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 import { ArrakisError } from '../base/errors.ts';
 import { closeAll, openFds } from '../ffi/fd.ts';
+import { formatFilter } from '../filter/format.ts';
 import type { Attachment, AttachRequest, NicDevice } from './devices/device.ts';
 import type { Peer } from './handler.ts';
 import { closeDomain, type Domain } from './objects/domain.ts';
@@ -99,7 +100,15 @@ beforeEach(() => {
 
 function client(privileged = true): Peer & { domain: Domain } {
   const options = { name: 'test', uid: 1, gid: 1, pid: 1, privileged, prepared: false };
-  return { uid: 1, gid: 1, pid: 1, domain: plane.addDomain(options), adopt: () => {} };
+  return {
+    uid: 1,
+    gid: 1,
+    groups: [],
+    exe: null,
+    pid: 1,
+    domain: plane.addDomain(options),
+    adopt: () => {},
+  };
 }
 
 /** Through the same gate as a message. */
@@ -156,7 +165,7 @@ test('a prepared VNIC can be opened again after a refusal, a close and an end of
   const domain = [...plane.domains.values()].find((one) => one.prepared)!;
   const events: object[] = [];
   domain.sender = (message) => events.push(message);
-  const peer: Peer = { uid: 7, gid: 7, pid: 7, domain, adopt: () => {} };
+  const peer: Peer = { uid: 7, gid: 7, groups: [], exe: null, pid: 7, domain, adopt: () => {} };
   const open = async (finish: boolean) => {
     const opening = ask(peer, 'vnic.open', {});
     await turn();
@@ -184,15 +193,15 @@ test('filters that the device refuses stay what they were', async () => {
   const peer = client();
   const opening = ask(peer, 'vnic.open', { spec: { device: 'soft0' } });
   nic.asked[0]!.finish();
-  const { vnic, filters } = (await opening).reply as { vnic: number; filters: object[] };
+  const { vnic, filters } = (await opening).reply as { vnic: number; filters: string[] };
   nic.refuseFilters = true;
-  const narrow = { protocol: 'udp' as const, address: 0x0a4d0002, portFirst: 7, portLast: 7 };
+  const narrow = 'udp dst port 7 and dst host 10.77.0.2';
   const size = plane.objects.size;
   await assert.rejects(
     ask(peer, 'filter.set', { vnic, filters: [narrow, narrow] }),
     code('ARK_DEVICE'),
   );
-  assert.deepEqual(plane.vnics.get(vnic)!.filters, filters);
+  assert.deepEqual(plane.vnics.get(vnic)!.filters.map(formatFilter), filters);
   assert.equal(plane.objects.size, size);
 });
 

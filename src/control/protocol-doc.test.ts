@@ -22,6 +22,6 @@ test('every operation and its fields are in it', () => {
   const text = protocolDocument();
   assert.match(text, /### vnic\.open/);
   assert.match(text, /\| `spec\.device` \| string/);
-  assert.match(text, /\| `filters\[\]\.portFirst` \| integer 0\.\.65535/);
+  assert.match(text, /\| `filters` \| array of string/);
   assert.match(text, /\| `ARK_IN_USE` \|/);
 });

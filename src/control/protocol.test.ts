@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ArrakisError } from '../base/errors.ts';
+import { FILTER_LIMITS } from '../filter/limits.ts';
 import { BadRequest, errorToWire, parseFromDaemon, parseReply, parseRequest } from './protocol.ts';
 
 const refusedWith = (id: number, code: string) => (error: unknown) =>
@@ -22,7 +23,8 @@ test('a refusal carries the id as soon as it is known', () => {
     ['{"id":7,"op":"vnic.open","name":"a","spec":{"device":"soft0"}}', 7, 'ARK_BAD_MESSAGE'],
     ['{"id":7,"op":"vnic.open","spec":{"device":"soft0","frames":300}}', 7, 'ARK_BAD_MESSAGE'],
     ['{"id":7,"op":"vnic.open","spec":{"device":"so/ft0"}}', 7, 'ARK_BAD_MESSAGE'],
-    ['{"id":7,"op":"filter.set","vnic":1,"filters":[]}', 7, 'ARK_BAD_MESSAGE'],
+    ['{"id":7,"op":"filter.set","vnic":1,"filters":[{}]}', 7, 'ARK_BAD_MESSAGE'],
+    ['{"id":7,"op":"filter.add","vnic":1,"direction":"both","text":"udp"}', 7, 'ARK_BAD_MESSAGE'],
     ['{"id":7,"op":"list","__proto__":{}}', 0, 'ARK_BAD_MESSAGE'],
   ];
   for (const [text, id, code] of cases) {
@@ -37,10 +39,14 @@ test('descriptors are counted', () => {
   assert.throws(() => parseRequest('{"id":7,"op":"list"}', 1), refusedWith(7, 'ARK_BAD_MESSAGE'));
 });
 
-test('a filter has its ports in order', () => {
-  const filter = { protocol: 'udp', address: 1, portFirst: 9, portLast: 7 };
-  const text = JSON.stringify({ id: 7, op: 'filter.set', vnic: 1, filters: [filter] });
-  assert.throws(() => parseRequest(text, 0), /portFirst/);
+test('a filter is text of bounded length', () => {
+  const add = (text: string) =>
+    parseRequest(JSON.stringify({ id: 7, op: 'filter.add', vnic: 1, text }), 0);
+  assert.deepEqual(add('udp').args, { vnic: 1, text: 'udp' });
+  assert.throws(
+    () => add('x'.repeat(FILTER_LIMITS.textMax + 1)),
+    refusedWith(7, 'ARK_BAD_MESSAGE'),
+  );
 });
 
 test('errors cross the wire with code, message and hint', () => {

@@ -14,7 +14,10 @@ import { CAPTURE_EVENTS, CAPTURE_OPERATIONS } from './protocol/capture.ts';
 import { DEVICE_OPERATIONS } from './protocol/device.ts';
 import { DOMAIN_OPERATIONS } from './protocol/domain.ts';
 import { ENDPOINT_EVENTS, ENDPOINT_OPERATIONS } from './protocol/endpoint.ts';
+import { FILTER_OPERATIONS } from './protocol/filter.ts';
 import { NAME_EVENTS, NAME_OPERATIONS } from './protocol/name.ts';
+import { PLACEMENT_EVENTS, PLACEMENT_OPERATIONS } from './protocol/placement.ts';
+import { POLICY_OPERATIONS } from './protocol/policy.ts';
 import { RATE_OPERATIONS } from './protocol/rate.ts';
 import { REGION_EVENTS, REGION_OPERATIONS } from './protocol/region.ts';
 import type { deviceSchema, objectSchema, vnicSchema } from './protocol/schemas.ts';
@@ -26,6 +29,7 @@ export const PROTOCOL_VERSION = 1;
 export const OPERATIONS = {
   ...DOMAIN_OPERATIONS,
   ...VNIC_OPERATIONS,
+  ...FILTER_OPERATIONS,
   ...DEVICE_OPERATIONS,
   ...RATE_OPERATIONS,
   ...CAPTURE_OPERATIONS,
@@ -33,6 +37,8 @@ export const OPERATIONS = {
   ...REGION_OPERATIONS,
   ...ENDPOINT_OPERATIONS,
   ...NAME_OPERATIONS,
+  ...POLICY_OPERATIONS,
+  ...PLACEMENT_OPERATIONS,
   ...VIEW_OPERATIONS,
 } as const;
 
@@ -44,6 +50,7 @@ export const EVENTS = {
   ...ENDPOINT_EVENTS,
   ...NAME_EVENTS,
   ...VIEW_EVENTS,
+  ...PLACEMENT_EVENTS,
 } as const;
 
 export type Operation = keyof typeof OPERATIONS;

@@ -21,16 +21,16 @@ import { FILTER_LIMITS } from './limits.ts';
 export const DIM = {
   destination: 0,
   protocol: 1,
-  source: 2,
-  ports: 3,
-  destinationPort: 4,
+  ports: 2,
+  destinationPort: 3,
+  source: 4,
   sourcePort: 5,
 } as const;
 export type Dimension = keyof typeof DIM;
 
 const DIMENSIONS = 6;
 /** Last point of each dimension; the first is 0. */
-export const SPACE_LAST: readonly number[] = [0xffffffff, 255, 0xffffffff, 1, 65535, 65535];
+export const SPACE_LAST: readonly number[] = [0xffffffff, 255, 1, 65535, 0xffffffff, 65535];
 const ORIGIN: readonly number[] = [0, 0, 0, 0, 0, 0];
 
 /** IP protocol numbers (IANA). */
@@ -95,12 +95,15 @@ export const subtract = (a: Filter, b: Filter): Filter =>
 export const complement = (a: Filter): Filter => subtract(EVERYTHING, a);
 
 /** The same with source and destination exchanged: what a receiver answers with. */
-export function mirror(a: Filter): Filter {
-  const swap = ([destination, protocol, source, ports, toPort, fromPort]: readonly number[]) =>
-    [source, protocol, destination, ports, fromPort, toPort] as number[];
-  return union({
-    boxes: a.boxes.map(({ first, last }) => ({ first: swap(first), last: swap(last) })),
-  });
+export const mirror = (a: Filter): Filter => union(mirrorBoxes(a));
+
+/** The same set as `mirror`, box by box and so not canonical: enough to match by, and never larger than `a`. */
+export function mirrorBoxes(a: Filter): Filter {
+  const swap = (side: readonly number[]): number[] => {
+    const [destination, protocol, ports, toPort, source, fromPort] = side;
+    return [source!, protocol!, ports!, fromPort!, destination!, toPort!];
+  };
+  return { boxes: a.boxes.map(({ first, last }) => ({ first: swap(first), last: swap(last) })) };
 }
 
 export const isEmpty = (a: Filter): boolean => a.boxes.length === 0;
@@ -168,12 +171,17 @@ class Combination {
     this.#keep = keep;
   }
 
-  /** Canonical for dimensions from `d` on; those before it are whole. `ported`: the protocol has ports. */
+  /** Canonical for dimensions from `d` on; those before it are whole. `ported`: there are ports to look at. */
   slabsFrom(d: number, a: readonly Box[], b: readonly Box[], ported: boolean): Box[] {
     if (a.length === 0) return [];
-    if (d === DIMENSIONS) return this.#point(a, b);
-    if (d === DIM.ports && !ported)
-      return this.#point(a.filter(hasPortless), b.filter(hasPortless));
+    if (d === DIMENSIONS) return this.#keep(true, b.length > 0) ? [REST] : [];
+    if (!ported) {
+      // The two dimensions of ports are whole then, and a protocol that has none has one point in the third.
+      if (d === DIM.ports) {
+        return this.slabsFrom(DIM.source, a.filter(hasPortless), b.filter(hasPortless), false);
+      }
+      if (d === DIM.sourcePort) return this.slabsFrom(DIMENSIONS, a, b, false);
+    }
     const result: Box[] = [];
     /** Where the boxes of the slab before begin in `result`. */
     let before = 0;
@@ -196,13 +204,8 @@ class Combination {
   /** What holds for the other dimensions in the slab of `d` that begins at `first`. */
   #rest(d: number, first: number, a: Box[], b: Box[], ported: boolean): Box[] {
     if (d === DIM.protocol) return this.slabsFrom(d + 1, a, b, hasPorts(first));
-    if (d === DIM.ports && first === 0) return this.#point(a, b);
+    if (d === DIM.ports && first === 0) return this.slabsFrom(DIM.source, a, b, false);
     return this.slabsFrom(d + 1, a, b, ported);
-  }
-
-  /** Nothing is left to tell apart. */
-  #point(a: readonly Box[], b: readonly Box[]): Box[] {
-    return this.#keep(a.length > 0, b.length > 0) ? [REST] : [];
   }
 }
 
@@ -245,8 +248,8 @@ function sameBoxes(a: readonly Box[], b: readonly Box[], from: number): boolean 
 const CUTS: readonly (readonly number[])[] = [
   [0],
   [0, PROTOCOL.tcp, PROTOCOL.tcp + 1, PROTOCOL.udp, PROTOCOL.udp + 1],
-  [0],
   [0, 1],
+  [0],
   [0],
   [0],
 ];

@@ -15,6 +15,7 @@ import { type Ipv4, tryParseIpv4 } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
 import {
   complement,
+  DIM,
   EVERYTHING,
   type Filter,
   intersect,
@@ -218,7 +219,7 @@ class Parser {
       this.#take();
       return PROTOCOLS[name]!;
     }
-    return protocolIn(this.#numbers('a protocol', SPACE_LAST[1]!, true));
+    return protocolIn(this.#numbers('a protocol', SPACE_LAST[DIM.protocol]!, true));
   }
 
   #side(): Qualifiers['side'] | null {
@@ -244,7 +245,7 @@ class Parser {
   }
 
   #ports(kind: Kind): Range {
-    return this.#numbers('a port', SPACE_LAST[4]!, kind === 'portrange');
+    return this.#numbers('a port', SPACE_LAST[DIM.sourcePort]!, kind === 'portrange');
   }
 
   /** `N`, or `N-M` where a range may stand. */

@@ -7,8 +7,9 @@ import { z } from 'zod';
 import { MAC_BROADCAST } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
 import { coalescingSchema } from '../device/coalescing.ts';
-import { filterSchema } from '../device/filter.ts';
 import { limitSchema, rateSettingSchema } from '../device/rate.ts';
+import { FILTER_LIMITS } from '../filter/limits.ts';
+import { parseFilter } from '../filter/parse.ts';
 
 export const MESSAGE_LEN_MAX = 64 * 1024;
 export const FILTERS_MAX = 64;
@@ -33,7 +34,12 @@ const mac = z
   .min(0)
   .lt(MAC_BROADCAST)
   .refine((value) => Math.floor(value / 2 ** 40) % 2 === 0, 'a group address');
-const filters = z.array(filterSchema).max(FILTERS_MAX);
+/** Text; an expression that is wrong throws by itself. */
+const filters = z
+  .array(z.string().max(FILTER_LIMITS.textMax).transform(parseFilter))
+  .max(FILTERS_MAX);
+/** What the port may send; null: the mirror of what it receives. */
+const transmit = filters.nullable().default(null);
 
 const coalescing = z.strictObject({ queue: queue.nullable(), ...coalescingSchema.shape });
 
@@ -44,6 +50,7 @@ const request = z.discriminatedUnion('op', [
     port,
     mac,
     filters,
+    transmit,
     mtu: z.number().int().min(MTU_MIN).max(MTU_MAX).default(1500),
     /** Queue pairs that the client may run. */
     pairs: z.number().int().min(1).max(PAIRS_MAX).default(1),
@@ -65,7 +72,7 @@ const request = z.discriminatedUnion('op', [
       .max(PAIRS_MAX + 1)
       .default([]),
   }),
-  z.strictObject({ op: z.literal('setFilters'), id, port, filters }),
+  z.strictObject({ op: z.literal('setFilters'), id, port, filters, transmit }),
   z.strictObject({ op: z.literal('setRate'), id, port, rate: rateSettingSchema }),
   z.strictObject({ op: z.literal('setCoalescing'), id, port, coalescing }),
   /** What all ports together may send. */

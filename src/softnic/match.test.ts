@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { DROP, DROP_REASONS } from '../device/drops.ts';
-import type { FlowFilter } from '../device/filter.ts';
+import { filterOfRange } from '../filter/coverage.ts';
+import { parseFilter } from '../filter/parse.ts';
 import { FilterSet, FrameFields } from './match.ts';
 
 const MAC = 0x0200_0000_0001;
@@ -28,12 +29,12 @@ function parsed(view: DataView): FrameFields {
   return fields;
 }
 
-const filter = (protocol: FlowFilter['protocol'], first = 0, last = 65535, address = IP) => ({
-  protocol,
-  address,
-  portFirst: first,
-  portLast: last,
-});
+const filter = (
+  protocol: 'any' | 'udp' | 'tcp' | 'icmp',
+  portFirst = 0,
+  portLast = 65535,
+  address = IP,
+) => filterOfRange({ protocol, first: address, last: address, portFirst, portLast });
 
 describe('filters', () => {
   for (const [what, filters, protocol, sends, receives] of [
@@ -44,7 +45,7 @@ describe('filters', () => {
     ['a range that ends before it', [filter('tcp', 1, 79)], 6, 'spoofedPort', false],
     ['a range that starts after it', [filter('tcp', 81)], 6, 'spoofedPort', false],
     ['the other transport', [filter('udp', 80, 80)], 6, 'spoofedPort', false],
-    ['icmp, whatever ports it says', [filter('icmp', 5, 5)], 1, null, true],
+    ['icmp', [filter('icmp')], 1, null, true],
     ['another address', [filter('any', 0, 65535, IP - 1)], 6, 'spoofedAddress', false],
     ['the second of two', [filter('udp'), filter('tcp', 80, 90)], 6, null, true],
   ] as const) {
@@ -56,13 +57,48 @@ describe('filters', () => {
     });
   }
 
-  test('a later fragment has no ports: only "any" takes it', () => {
+  test('a later fragment has no ports: whoever speaks of ports does not get it', () => {
     const view = frame(17);
     view.setUint16(20, 1);
-    assert.equal(new FilterSet(MAC, [filter('udp')]).receives(parsed(view)), false);
-    assert.equal(new FilterSet(MAC, [filter('any')]).receives(parsed(view)), true);
+    const takes = (text: string): boolean =>
+      new FilterSet(MAC, [parseFilter(text)]).receives(parsed(view));
+    assert.equal(takes('udp dst portrange 0-65535'), false);
+    assert.equal(takes('udp src port 80 or udp dst port 80'), false);
+    assert.equal(takes('tcp'), false);
+    assert.equal(takes('udp'), true);
+    assert.equal(takes('any'), true);
+    assert.equal(takes('not udp dst port 80'), true, 'it is not that');
     view.setUint16(20, 0x2000);
-    assert.equal(new FilterSet(MAC, [filter('udp')]).receives(parsed(view)), true, 'the first');
+    assert.equal(takes('udp dst portrange 0-65535'), true, 'the first');
+  });
+
+  test('what is sent has filters of its own, or mirrors what is received', () => {
+    const receive = [parseFilter('tcp dst port 80 and src port 80')];
+    const verdict = (...transmit: string[]): number =>
+      new FilterSet(MAC, receive, transmit.map(parseFilter)).checkSent(parsed(frame()));
+    assert.equal(new FilterSet(MAC, receive).checkSent(parsed(frame())), -1);
+    assert.equal(verdict('tcp src port 80'), -1);
+    assert.equal(verdict('tcp src port 81', 'tcp dst port 80'), -1);
+    assert.equal(verdict('tcp dst port 81'), DROP.spoofedPort);
+    assert.equal(verdict('src host 10.0.0.1'), DROP.spoofedAddress);
+    assert.equal(verdict(), DROP.spoofedAddress);
+  });
+
+  test('ARP goes to whoever has every packet of the address, by one filter or several', () => {
+    const view = frame();
+    view.setUint16(12, 0x0806);
+    Buffer.from(view.buffer, view.byteOffset).set([0, 1, 8, 0, 6, 4, 0, 1], 14);
+    view.setUint32(38, IP);
+    const owns = (...texts: string[]): boolean =>
+      new FilterSet(MAC, texts.map(parseFilter)).receives(parsed(view));
+    assert.equal(owns(`dst host 203.0.113.5`), true);
+    assert.equal(owns('dst net 203.0.113.0/24'), true);
+    assert.equal(owns('udp', 'not udp'), true);
+    assert.equal(owns('udp or not udp dst port 9'), true);
+    assert.equal(owns('udp', 'tcp', 'icmp'), false);
+    assert.equal(owns('not udp dst port 9'), false);
+    assert.equal(owns('dst host 203.0.113.6'), false);
+    assert.equal(owns(), false);
   });
 
   test('another source MAC is spoofed first of all', () => {

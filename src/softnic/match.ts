@@ -1,12 +1,13 @@
 /**
  * What the software NIC reads of a frame, and the filters it holds against it. The meaning of a filter is in
- * device/filter.ts. Frames are read from the NIC's own staging memory only: nobody can change them meanwhile.
+ * filter/boxes.ts. Frames are read from the NIC's own staging memory only: nobody can change them meanwhile.
  * Sources: RFC 791 (IPv4), RFC 826 (ARP), IEEE 802.3.
  */
 import { macHi, macLo } from '../base/address.ts';
 import { DROP } from '../device/drops.ts';
-import { FLOW_PROTOCOL, type FlowFilter } from '../device/filter.ts';
 import { flowHash } from '../device/flow-hash.ts';
+import { type Filter, hasPorts, mirrorBoxes, wholeDestinations } from '../filter/boxes.ts';
+import { Matcher, RangeSet } from '../filter/match.ts';
 
 export const ETH_HEADER_LEN = 14;
 const ETHERTYPE = 12;
@@ -23,7 +24,6 @@ const ARP_LEN = 28;
 const ARP_ETHERNET_IPV4 = 0x0001_0800;
 const ARP_LENGTHS = 0x0604;
 const ARP_REQUEST = 1;
-const { tcp: TCP, udp: UDP } = FLOW_PROTOCOL;
 
 /** Kind of a frame, of those that the NIC carries. */
 export const KIND = { ipv4: 0, arpRequest: 1, arpReply: 2 } as const;
@@ -39,7 +39,7 @@ export class FrameFields {
   source = 0;
   target = 0;
   protocol = 0;
-  /** Of UDP and TCP; -1 for fragments after the first, which have none. Other protocols: 0. */
+  /** Of UDP and TCP; -1, both, where there are none: other protocols, and fragments after the first. */
   srcPort = 0;
   dstPort = 0;
   /** IPv4 flags and fragment offset, of UDP and TCP. */
@@ -63,7 +63,7 @@ export class FrameFields {
 
   /** What chooses the queue pair (device/flow-hash.ts): 0, the first pair's, for what has no ports. */
   hash(): number {
-    if (this.kind !== KIND.ipv4 || (this.protocol !== UDP && this.protocol !== TCP)) return 0;
+    if (this.kind !== KIND.ipv4 || !hasPorts(this.protocol)) return 0;
     const whole = (this.fragment & FRAGMENT_MASK) === 0;
     const { source, target } = this;
     return flowHash(source, target, whole ? this.srcPort : 0, whole ? this.dstPort : 0);
@@ -80,15 +80,11 @@ export class FrameFields {
     this.protocol = view.getUint8(at + 9);
     this.source = view.getUint32(at + 12);
     this.target = view.getUint32(at + 16);
-    this.srcPort = 0;
-    this.dstPort = 0;
-    if (this.protocol !== UDP && this.protocol !== TCP) return 0;
+    this.srcPort = -1;
+    this.dstPort = -1;
+    if (!hasPorts(this.protocol)) return 0;
     this.fragment = view.getUint16(at + 6);
-    if ((this.fragment & FRAGMENT_OFFSET_MASK) !== 0) {
-      this.srcPort = -1;
-      this.dstPort = -1;
-      return 0;
-    }
+    if ((this.fragment & FRAGMENT_OFFSET_MASK) !== 0) return 0;
     if (totalLength < headerLength + 4) return refused(DROP.truncated);
     this.srcPort = view.getUint16(at + headerLength);
     this.dstPort = view.getUint16(at + headerLength + 2);
@@ -111,26 +107,26 @@ export class FrameFields {
 
 const refused = (reason: number): number => -1 - reason;
 
-/** The filters of one VNIC, compiled. Immutable: new filters are a new set. */
+/**
+ * The filters of one VNIC, compiled. Immutable: new filters are a new set.
+ *
+ * - What it may send mirrors what it receives, unless there are filters of their own for that.
+ * - It has ARP for the addresses of which it receives every packet, and for no other.
+ */
 export class FilterSet {
   readonly hi: number;
   readonly lo: number;
-  readonly filters: readonly FlowFilter[];
-  readonly #count: number;
-  readonly #address: Uint32Array;
-  readonly #protocol: Uint8Array;
-  readonly #portFirst: Uint16Array;
-  readonly #portLast: Uint16Array;
+  readonly #receive: Matcher;
+  readonly #transmit: Matcher;
+  readonly #owned: RangeSet;
 
-  constructor(mac: number, filters: readonly FlowFilter[]) {
+  /** `transmit`: null for the mirror of `receive`. */
+  constructor(mac: number, receive: readonly Filter[], transmit: readonly Filter[] | null = null) {
     this.hi = macHi(mac);
     this.lo = macLo(mac);
-    this.filters = filters;
-    this.#count = filters.length;
-    this.#address = Uint32Array.from(filters, (f) => f.address);
-    this.#protocol = Uint8Array.from(filters, (f) => FLOW_PROTOCOL[f.protocol]);
-    this.#portFirst = Uint16Array.from(filters, (f) => f.portFirst);
-    this.#portLast = Uint16Array.from(filters, (f) => f.portLast);
+    this.#receive = new Matcher(receive);
+    this.#transmit = new Matcher(transmit ?? receive.map(mirrorBoxes));
+    this.#owned = new RangeSet(wholeDestinations(receive));
   }
 
   /** Why a VNIC with these filters may not send the frame, as an index of DROP_REASONS; -1 when it may. */
@@ -138,41 +134,17 @@ export class FilterSet {
     if (frame.srcHi !== this.hi || frame.srcLo !== this.lo) return DROP.spoofedMac;
     if (frame.kind !== KIND.ipv4) {
       const own = frame.senderHi === this.hi && frame.senderLo === this.lo;
-      return own && this.owns(frame.source) ? -1 : DROP.spoofedArp;
+      return own && this.#owned.has(frame.source) ? -1 : DROP.spoofedArp;
     }
-    if (this.#match(frame.source, frame.protocol, frame.srcPort)) return -1;
-    return this.#covers(frame.source) ? DROP.spoofedPort : DROP.spoofedAddress;
+    const { target, protocol, source, dstPort, srcPort } = frame;
+    if (this.#transmit.match(target, protocol, source, dstPort, srcPort)) return -1;
+    return this.#transmit.hasSource(source) ? DROP.spoofedPort : DROP.spoofedAddress;
   }
 
   /** Whether the VNIC receives the frame, given that it was addressed to its MAC or to everybody. */
   receives(frame: FrameFields): boolean {
-    if (frame.kind !== KIND.ipv4) return this.owns(frame.target);
-    return this.#match(frame.target, frame.protocol, frame.dstPort);
-  }
-
-  /** True when `address` is the VNIC's whole, ARP included. */
-  owns(address: number): boolean {
-    for (let i = 0; i < this.#count; i++) {
-      if (this.#address[i] === address && this.#protocol[i] === FLOW_PROTOCOL.any) return true;
-    }
-    return false;
-  }
-
-  #covers(address: number): boolean {
-    for (let i = 0; i < this.#count; i++) if (this.#address[i] === address) return true;
-    return false;
-  }
-
-  /** `port` is -1 for a fragment without ports, and 0 for protocols that have none. */
-  #match(address: number, protocol: number, port: number): boolean {
-    for (let i = 0; i < this.#count; i++) {
-      if (this.#address[i] !== address) continue;
-      const wanted = this.#protocol[i]!;
-      if (wanted === FLOW_PROTOCOL.any) return true;
-      if (wanted !== protocol) continue;
-      if (protocol !== UDP && protocol !== TCP) return true;
-      if (port >= this.#portFirst[i]! && port <= this.#portLast[i]!) return true;
-    }
-    return false;
+    const { kind, target, protocol, source, dstPort, srcPort } = frame;
+    if (kind !== KIND.ipv4) return this.#owned.has(target);
+    return this.#receive.match(target, protocol, source, dstPort, srcPort);
   }
 }

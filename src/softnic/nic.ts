@@ -128,7 +128,7 @@ export class SoftNic implements LoopHost, BackendHost {
         return this.#addPort(request, fds);
       case 'setFilters': {
         const port = this.#port(request.port);
-        port.filters = new FilterSet(port.mac, request.filters);
+        port.filters = new FilterSet(port.mac, request.filters, request.transmit);
         return {};
       }
       case 'setRate':
@@ -178,7 +178,7 @@ export class SoftNic implements LoopHost, BackendHost {
     const port = new Port(this.arena, this.#staging, this.pace, {
       id,
       mac,
-      filters: new FilterSet(mac, request.filters),
+      filters: new FilterSet(mac, request.filters, request.transmit),
       mtu: request.mtu,
       pairs: request.pairs,
       allowUnsealed: request.allowUnsealed,

@@ -5,6 +5,7 @@ import { formatIpv4, parseIpv4 } from '../../src/base/address.ts';
 import type { NicQueue } from '../../src/device/nic.ts';
 import { XdpInterface, type XdpVnic } from '../../src/drivers/af-xdp/attach.ts';
 import { openAfXdpQueue } from '../../src/drivers/af-xdp/queue.ts';
+import { filter } from '../../src/filter/build.ts';
 import { rootMissing } from '../support/privilege.ts';
 import { type NicPair, nicSuite } from './nic.suite.ts';
 import { peerOnPair } from './udp-frame.ts';

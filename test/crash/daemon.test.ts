@@ -399,11 +399,11 @@ describe('operations', () => {
     ];
     const app = new RawPrepared(prepared.fds[0]!);
     const vnic = app.open();
-    const filter = { protocol: 'udp', address: 0x0a4d0040, portFirst: 7, portLast: 7 };
-    const any = { ...filter, protocol: 'any', portFirst: 0, portLast: 65535 };
+    const filter = 'udp dst port 7 and dst host 10.77.0.64';
+    const any = 'dst host 10.77.0.64';
     assert.equal(app.codeOfRequest('filter.set', { vnic, filters: [filter] }), 'ok');
     assert.equal(app.codeOfRequest('filter.set', { vnic, filters: [any] }), 'ok');
-    const foreign = { ...filter, address: 0x0a4d0041 };
+    const foreign = 'udp dst port 7 and dst host 10.77.0.65';
     assert.equal(
       app.codeOfRequest('filter.set', { vnic, filters: [foreign] }),
       'ARK_NOT_PERMITTED',

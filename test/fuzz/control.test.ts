@@ -38,7 +38,7 @@ const VALID: readonly object[] = [
   {
     op: 'filter.set',
     vnic: 5,
-    filters: [{ protocol: 'udp', address: 0x0a4d0002, portFirst: 1, portLast: 2 }],
+    filters: ['udp dst portrange 1-2 and dst host 10.77.0.2'],
   },
   { op: 'capture.start', vnic: 5, snaplen: 128 },
   { op: 'capture.stop', vnic: 5 },

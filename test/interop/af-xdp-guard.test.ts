@@ -252,7 +252,7 @@ function damaged(random: Random, bytes: Uint8Array): Uint8Array {
   return copy;
 }
 
-/** The rules of src/device/filter.ts for FILTERS, read off the bytes one by one. */
+/** The rules of src/filter/boxes.ts for FILTERS, read off the bytes one by one. */
 function isAllowed(frame: Uint8Array): boolean {
   const bytes = Buffer.from(frame);
   const macAt = (at: number): number => bytes.readUIntBE(at, 6);
@@ -275,9 +275,8 @@ function isAllowed(frame: Uint8Array): boolean {
   if (!reaches(bytes, bytes.readUInt32BE(30))) return false;
   const source = bytes.readUInt32BE(26);
   if (source === WHOLE.ip) return true;
-  if (isLaterFragment) return false;
   if (source === SECOND.ip) return protocol === 1;
-  if (source !== HERE.ip || protocol !== 17) return false;
+  if (isLaterFragment || source !== HERE.ip || protocol !== 17) return false;
   const port = bytes.readUInt16BE(14 + headerLength);
   return port >= 7 && port <= 9;
 }

@@ -4,10 +4,11 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { parseIpv4, parseMac } from '../../src/base/address.ts';
-import type { FlowFilter, FlowProtocol } from '../../src/device/filter.ts';
 import { type NicQueue, NO_FRAME } from '../../src/device/nic.ts';
 import { type AttachOptions, XdpInterface, type XdpVnic } from '../../src/drivers/af-xdp/attach.ts';
 import { type AfXdpQueue, openAfXdpQueue } from '../../src/drivers/af-xdp/queue.ts';
+import type { Filter } from '../../src/filter/boxes.ts';
+import { type AddressRange, filterOfRange } from '../../src/filter/coverage.ts';
 import type { Host } from '../support/frames.ts';
 import { type ConnectOptions, connect, Namespace } from '../support/network.ts';
 
@@ -30,12 +31,13 @@ const BATCH = 64;
 
 /** `flow('udp', '10.9.0.1', 7)`; all ports when none is given. */
 export function flow(
-  protocol: FlowProtocol,
+  protocol: AddressRange['protocol'],
   address: string,
   portFirst = 0,
   portLast = portFirst === 0 ? 65535 : portFirst,
-): FlowFilter {
-  return { protocol, address: parseIpv4(address), portFirst, portLast };
+): Filter {
+  const ip = parseIpv4(address);
+  return filterOfRange({ protocol, first: ip, last: ip, portFirst, portLast });
 }
 
 /** The link, with everything that a test opens on it; `close` undoes it all. */
@@ -66,7 +68,7 @@ export class Lab {
 
   attach(
     kind: 'direct' | 'switched',
-    filters: FlowFilter[],
+    filters: readonly Filter[],
     options: Partial<AttachOptions> = {},
   ): XdpVnic {
     const all: AttachOptions = { name: kind, filters, ...GEOMETRY, ...options };

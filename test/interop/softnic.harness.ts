@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
-import type { FlowFilter } from '../../src/device/filter.ts';
+import { formatIpv4 } from '../../src/base/address.ts';
 import { NO_FRAME } from '../../src/device/nic.ts';
 import { createRegion, type VirtioGrant, virtioGeometry } from '../../src/drivers/virtio/attach.ts';
 import { openVirtioQueue, type VirtioQueue } from '../../src/drivers/virtio/queue.ts';
@@ -141,12 +141,8 @@ export const ADDRESSES: PairAddresses = {
   bIp: 0x0a00_0002,
 };
 
-export const anyFilter = (address: number): FlowFilter => ({
-  protocol: 'any',
-  address,
-  portFirst: 0,
-  portLast: 65535,
-});
+/** The whole address, as text. */
+export const anyFilter = (address: number): string => `dst host ${formatIpv4(address)}`;
 
 const RING_SIZE = 256;
 const FRAME_SIZE = 2048;

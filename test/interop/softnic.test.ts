@@ -142,7 +142,7 @@ describe('what it carries', () => {
     const a = application(1, 'a');
     const b = application(2, 'b');
     await carries(a, b);
-    const tcp = { ...anyFilter(bIp), protocol: 'tcp' };
+    const tcp = `tcp and ${anyFilter(bIp)}`;
     assert.equal(nic.request({ op: 'setFilters', port: 2, filters: [tcp] }).ok, true);
     a.send(1);
     await until(() => nic.stats(2).drops.filterMiss === 1);
@@ -167,7 +167,7 @@ describe('what it refuses to send', () => {
     ['IP version 5', 'truncated', frame((f) => f.writeUInt8(0x55, 14))],
     ['a MAC that nobody has', 'noDestination', frame((f) => f.writeUIntBE(bMac + 1, 0, 6))],
   ];
-  const udp7000 = { ...anyFilter(aIp), protocol: 'udp', portFirst: 7000, portLast: 7000 } as const;
+  const udp7000 = `udp dst port 7000 and ${anyFilter(aIp)}`;
   for (const [what, reason, bytes] of cases) {
     test(`${what}: ${reason}`, async () => {
       const a = application(1, 'a', [udp7000]);
@@ -463,7 +463,9 @@ describe('the control channel', () => {
       // Even looking whether it is there fails.
       [{ ...port, listen: `/${'x'.repeat(300)}` }, 'ARK_SYSCALL'],
       [{ ...port, listen: '/a\0b' }, 'ARK_BAD_ARGUMENT'],
-      [{ ...port, filters: [{ ...anyFilter(1), portFirst: 2, portLast: 1 }] }, 'ARK_BAD_ARGUMENT'],
+      [{ ...port, filters: ['udp dst portrange 2-1'] }, 'ARK_BAD_ARGUMENT'],
+      [{ ...port, filters: [{ boxes: [] }] }, 'ARK_BAD_ARGUMENT'],
+      [{ ...port, transmit: ['udp and tcp'] }, 'ARK_BAD_ARGUMENT'],
       [{ op: 'removePort', port: 9 }, 'ARK_NOT_FOUND'],
       [{ op: 'setFilters', port: 9, filters: [] }, 'ARK_NOT_FOUND'],
     ];

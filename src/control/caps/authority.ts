@@ -4,8 +4,10 @@
  */
 import type { Ipv4 } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import { type FlowFilter, formatFilter } from '../../device/filter.ts';
 import { WEIGHT_MAX } from '../../device/rate.ts';
+import { type Filter, overlaps } from '../../filter/boxes.ts';
+import { coveredBy, filterOfRange } from '../../filter/coverage.ts';
+import { formatFilter } from '../../filter/format.ts';
 import type { Domain } from '../objects/domain.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
@@ -75,40 +77,39 @@ export function requireDevice(plane: ControlPlane, domain: Domain, spec: VnicSpe
   throw missing(domain, `for device ${spec.device} with the right ${names}`);
 }
 
-const asRange = ({ address, protocol, portFirst, portLast }: FlowFilter): AddressRange => ({
-  protocol,
-  first: address,
-  last: address,
-  // Where ports do not apply a range has all of them.
-  portFirst: protocol === 'udp' || protocol === 'tcp' ? portFirst : 0,
-  portLast: protocol === 'udp' || protocol === 'tcp' ? portLast : 65535,
-});
-
-/** A capability of `domain` for everything that matches `filter` on `device`, or null. */
+/**
+ * Capabilities of `domain` that together cover everything that matches `filter` on `device`; one where one is enough.
+ * Null when they do not.
+ */
 export function coveringAddresses(
   plane: ControlPlane,
   domain: Domain,
   device: string,
-  filter: FlowFilter,
-): Capability | null {
-  const range = asRange(filter);
+  filter: Filter,
+): Capability[] | null {
+  const part: Capability[] = [];
+  const ranges: AddressRange[] = [];
   for (const cap of usable(plane, domain, 'addresses', device, RIGHTS.addresses.use)) {
-    if (rangeCovers('addresses', cap.range, range)) return cap;
+    const range = cap.range as AddressRange | null;
+    if (range === null || coveredBy(filter, [range])) return [cap];
+    if (!overlaps(filter, filterOfRange(range))) continue;
+    part.push(cap);
+    ranges.push(range);
   }
-  return null;
+  return coveredBy(filter, ranges) ? part : null;
 }
 
-/** One capability for each of `filters`; ARK_NOT_PERMITTED names the first that none covers. */
+/** Capabilities for each of `filters`; ARK_NOT_PERMITTED names the first that they do not cover. */
 export function requireAddresses(
   plane: ControlPlane,
   domain: Domain,
   device: string,
-  filters: readonly FlowFilter[],
+  filters: readonly Filter[],
 ): Capability[] {
-  return filters.map((filter) => {
-    const cap = coveringAddresses(plane, domain, device, filter);
-    if (cap === null) throw missing(domain, `for ${formatFilter(filter)} on ${device}`);
-    return cap;
+  return filters.flatMap((filter) => {
+    const caps = coveringAddresses(plane, domain, device, filter);
+    if (caps === null) throw missing(domain, `for ${formatFilter(filter)} on ${device}`);
+    return caps;
   });
 }
 
@@ -155,7 +156,7 @@ export function authorizeVnic(
   device: Capability,
   rate: Capability,
   name: string,
-  filters: readonly FlowFilter[],
+  filters: readonly Filter[],
 ): VnicAuthority {
   const needs = new Set([...requireAddresses(plane, domain, name, filters), rate]);
   return { device, needs: [...needs], rate: rate.range };
@@ -166,13 +167,13 @@ export function firstFree(
   intervals: readonly AddressInterval[],
   first: Ipv4,
   last: Ipv4,
-  taken: ReadonlySet<Ipv4>,
+  taken: (address: Ipv4) => boolean,
 ): Ipv4 | null {
   let at = first;
   for (const interval of intervals) {
     // Sorted by their first: what an earlier one has covered is not tried again.
     at = Math.max(at, interval.first);
-    for (; at <= Math.min(interval.last, last); at++) if (!taken.has(at)) return at;
+    for (; at <= Math.min(interval.last, last); at++) if (!taken(at)) return at;
   }
   return null;
 }

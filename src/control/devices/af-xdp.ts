@@ -7,7 +7,6 @@
 import type { Mac } from '../../base/address.ts';
 import { assert } from '../../base/assert.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import type { FlowFilter } from '../../device/filter.ts';
 import type { RateSetting } from '../../device/rate.ts';
 import {
   type SavedInterface,
@@ -16,6 +15,7 @@ import {
   type XdpVnic,
 } from '../../drivers/af-xdp/attach.ts';
 import { listAddresses, listRoutes, watchLinks } from '../../ffi/netlink/index.ts';
+import type { Filter } from '../../filter/boxes.ts';
 import type { Log } from '../log.ts';
 import { repossess, socketInode } from '../repossess.ts';
 import type {
@@ -109,11 +109,13 @@ class AfXdpDevice implements NicDevice {
     if (this.#state !== 'running') {
       throw new ArrakisError('ARK_GONE', `${this.name} went away`, { hint: 'bring it up again' });
     }
-    const { vnic, filters, pairs, frameCount, frameSize, ringSize, mode, queue } = request;
+    const { vnic, filters, transmit, pairs, frameCount, frameSize, ringSize, mode, queue } =
+      request;
     const options = {
       name: `${this.name}-${vnic}`,
       alias: `${this.#aliasPrefix}${vnic}`,
       filters,
+      transmit,
       pairs,
       frameCount,
       frameSize: frameSize === 4096 ? (4096 as const) : (2048 as const),
@@ -136,8 +138,8 @@ class AfXdpDevice implements NicDevice {
     }
   }
 
-  adopt(request: AttachRequest, { state, fds }: Inherited): Attachment {
-    const vnic = this.#interface.adoptVnic(request.filters, state as SavedVnic, fds);
+  adopt({ filters, transmit }: AttachRequest, { state, fds }: Inherited): Attachment {
+    const vnic = this.#interface.adoptVnic(filters, transmit, state as SavedVnic, fds);
     return new AfXdpAttachment(vnic, this.#interface.index, this.#log);
   }
 
@@ -191,8 +193,8 @@ class AfXdpAttachment implements Attachment {
   /** The daemon keeps its copies: it reads the socket's statistics. */
   handedOver(): void {}
 
-  async setFilters(filters: readonly FlowFilter[]): Promise<void> {
-    this.#vnic.setFilters(filters);
+  async setFilters(filters: readonly Filter[], transmit: readonly Filter[] | null): Promise<void> {
+    this.#vnic.setFilters(filters, transmit);
   }
 
   async setRate(setting: RateSetting): Promise<void> {

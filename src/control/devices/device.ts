@@ -4,8 +4,8 @@
  */
 import type { Ipv4, Mac } from '../../base/address.ts';
 import type { Coalescing } from '../../device/coalescing.ts';
-import type { FlowFilter } from '../../device/filter.ts';
 import type { RateSetting } from '../../device/rate.ts';
+import type { Filter } from '../../filter/boxes.ts';
 
 /** How the doorbell of a queue is coalesced; null: of every queue. */
 export interface DoorbellSetting extends Coalescing {
@@ -16,7 +16,10 @@ export interface AttachRequest {
   /** Id of the VNIC: unique for the life of the daemon. */
   readonly vnic: number;
   readonly address: Ipv4;
-  readonly filters: readonly FlowFilter[];
+  /** What it receives. */
+  readonly filters: readonly Filter[];
+  /** What it sends; null: the mirror of what it receives. */
+  readonly transmit: readonly Filter[] | null;
   readonly mode: 'direct' | 'switched';
   readonly queue: number | null;
   /** Queue pairs, each with `frameCount` frames and rings of its own. */
@@ -56,7 +59,8 @@ export interface Attachment {
   readonly fds: readonly number[];
   /** The application has its copies: the attachment closes what it need not keep. */
   handedOver(): void;
-  setFilters(filters: readonly FlowFilter[]): Promise<void>;
+  /** Replace what it receives and what it sends, at once. A packet that both old and new take is not lost. */
+  setFilters(filters: readonly Filter[], transmit: readonly Filter[] | null): Promise<void>;
   /** Rejects with ARK_UNSUPPORTED where the device cannot limit that; what was set before stays. */
   setRate(setting: RateSetting): Promise<void>;
   /** Rejects with ARK_UNSUPPORTED where the device cannot. */

@@ -9,11 +9,12 @@
 import { fileURLToPath } from 'node:url';
 import type { Mac } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import type { FlowFilter } from '../../device/filter.ts';
 import { isSameTarget, type RateSetting } from '../../device/rate.ts';
 import { createRegion, type VirtioGrant, virtioGeometry } from '../../drivers/virtio/attach.ts';
 import { closeAll, closeFd } from '../../ffi/fd.ts';
 import { SOCK_STREAM, socketPair } from '../../ffi/unix.ts';
+import type { Filter } from '../../filter/boxes.ts';
+import { formatFilter } from '../../filter/format.ts';
 import type {
   Attachment,
   AttachRequest,
@@ -182,9 +183,14 @@ export class SoftNic implements NicDevice {
     this.#uplink?.close();
   }
 
-  async setFilters(port: Port, filters: readonly FlowFilter[]): Promise<void> {
-    await this.#process.request('setFilters', { port: port.id, filters });
-    port.request = { ...port.request, filters };
+  async setFilters(
+    port: Port,
+    filters: readonly Filter[],
+    transmit: readonly Filter[] | null,
+  ): Promise<void> {
+    const texts = filterTexts(filters, transmit);
+    await this.#process.request('setFilters', { port: port.id, ...texts });
+    port.request = { ...port.request, filters, transmit };
   }
 
   async setRate(port: Port, rate: RateSetting): Promise<void> {
@@ -238,13 +244,14 @@ export class SoftNic implements NicDevice {
     extra: Record<string, unknown>,
     fds: readonly number[],
   ): Promise<void> {
-    const { vnic: port, filters, rates, doorbells: coalescing } = request;
+    const { vnic: port, rates, doorbells: coalescing } = request;
+    const filters = filterTexts(request.filters, request.transmit);
     await this.#process.request(
       'addPort',
       {
         port,
         mac: grant.mac,
-        filters,
+        ...filters,
         mtu: MTU,
         pairs: request.pairs,
         rates,
@@ -385,9 +392,9 @@ class Port implements Attachment {
     closeAll(this.fds);
   }
 
-  async setFilters(filters: readonly FlowFilter[]): Promise<void> {
+  async setFilters(filters: readonly Filter[], transmit: readonly Filter[] | null): Promise<void> {
     this.#requireAttached();
-    await this.#nic.setFilters(this, filters);
+    await this.#nic.setFilters(this, filters, transmit);
   }
 
   async setRate(setting: RateSetting): Promise<void> {
@@ -424,6 +431,15 @@ class Port implements Attachment {
     throw new ArrakisError('ARK_GONE', `port ${this.id} is gone`, { hint: 'open it again' });
   }
 }
+
+/** Filters as they travel to the process. */
+const filterTexts = (
+  filters: readonly Filter[],
+  transmit: readonly Filter[] | null,
+): { filters: string[]; transmit: string[] | null } => ({
+  filters: filters.map(formatFilter),
+  transmit: transmit?.map(formatFilter) ?? null,
+});
 
 /** The ports of a `stats` reply. What is not understood is left out: counters decide nothing. */
 function portCounters(message: Record<string, unknown>): Map<number, Counters> {

@@ -1,7 +1,9 @@
 /** From a VNIC spec to an address and filters on a device, and who has them already. Decides; changes nothing. */
 import { formatIpv4, type Ipv4, netmask } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import { type FlowFilter, formatFilter, overlaps } from '../../device/filter.ts';
+import { DIM, type Filter, overlaps, projection, within } from '../../filter/boxes.ts';
+import { filterOfRange } from '../../filter/coverage.ts';
+import { formatFilter } from '../../filter/format.ts';
 import { firstFree } from '../caps/authority.ts';
 import type { NicDevice } from '../devices/device.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
@@ -13,7 +15,7 @@ export interface Addressing {
   gateway: Ipv4;
   /** The VNIC has the address whole; otherwise it shares the kernel's, by port. */
   ownsAddress: boolean;
-  filters: FlowFilter[];
+  filters: Filter[];
 }
 
 /** What somebody already receives on a device. */
@@ -21,7 +23,7 @@ export interface Claim {
   device: string;
   name: string;
   ownerText: string;
-  filters: readonly FlowFilter[];
+  filters: readonly Filter[];
 }
 
 /**
@@ -58,12 +60,9 @@ function sharedAddress(spec: VnicSpec, device: NicDevice): Addressing | null {
       { hint: `name them (${spec.device},port=udp:7) or an address of its own (ip=...)` },
     );
   }
-  const filters = spec.ports.map(({ protocol, first, last }) => ({
-    protocol,
-    address,
-    portFirst: first,
-    portLast: last,
-  }));
+  const filters = spec.ports.map(({ protocol, first, last }) =>
+    filterOfRange({ protocol, first: address, last: address, portFirst: first, portLast: last }),
+  );
   const prefix = spec.prefix ?? device.prefix;
   return { address, prefix, gateway: spec.gateway ?? device.gateway, ownsAddress: false, filters };
 }
@@ -97,7 +96,7 @@ function ownAddress(
   // The device's gateway is of use only to those on its network.
   const near = ((address ^ device.address) & netmask(device.prefix)) === 0;
   const gateway = spec.gateway ?? (near ? device.gateway : 0);
-  const filters: FlowFilter[] = [{ protocol: 'any', address, portFirst: 0, portLast: 65535 }];
+  const filters = [within({ destination: [address, address] })];
   return { address, prefix, gateway, ownsAddress: true, filters };
 }
 
@@ -107,14 +106,17 @@ function freeAddress(device: NicDevice, claims: readonly Claim[], admit: Admissi
       hint: `write it as ${device.name},ip=10.0.0.2/24`,
     });
   }
-  const taken = new Set<number>([device.address]);
-  for (const claim of claims) {
-    if (claim.device === device.name) for (const { address } of claim.filters) taken.add(address);
-  }
+  const here = claims.filter((claim) => claim.device === device.name);
+  const claimed = projection(
+    here.flatMap((claim) => claim.filters),
+    DIM.destination,
+  );
+  const taken = (address: Ipv4): boolean =>
+    address === device.address || claimed.some(([from, to]) => from <= address && address <= to);
   const network = (device.address & netmask(device.prefix)) >>> 0;
   const broadcast = (network | ~netmask(device.prefix)) >>> 0;
-  const within = admit === null ? [{ first: 0, last: 0xffffffff }] : admit.within();
-  const address = firstFree(within, network + 1, broadcast - 1, taken);
+  const allowed = admit === null ? [{ first: 0, last: 0xffffffff }] : admit.within();
+  const address = firstFree(allowed, network + 1, broadcast - 1, taken);
   if (address !== null) return address;
   throw new ArrakisError('ARK_LIMIT', `every address of ${device.name} is taken`, {
     hint: 'close a VNIC, or start the daemon with a wider --tap-address',
@@ -123,7 +125,7 @@ function freeAddress(device: NicDevice, claims: readonly Claim[], admit: Admissi
 
 /** Throws ARK_IN_USE naming the owner when one of `filters` overlaps a claim of another VNIC than `self`. */
 export function checkClaims(
-  filters: readonly FlowFilter[],
+  filters: readonly Filter[],
   device: string,
   claims: readonly Claim[],
   self: string | null,
@@ -141,16 +143,4 @@ export function checkClaims(
       );
     }
   }
-}
-
-/** True when everything that matches `narrow` matches one of `wide` too. */
-export function covered(narrow: FlowFilter, wide: readonly FlowFilter[]): boolean {
-  return wide.some(
-    (filter) =>
-      filter.address === narrow.address &&
-      (filter.protocol === 'any' ||
-        (filter.protocol === narrow.protocol &&
-          (filter.protocol === 'icmp' ||
-            (filter.portFirst <= narrow.portFirst && narrow.portLast <= filter.portLast)))),
-  );
 }

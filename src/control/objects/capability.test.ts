@@ -318,7 +318,7 @@ describe('VNICs by capability', () => {
     const { vnic } = await fake.ask(a, 'vnic.open', { spec });
     // Without a rate it gets the one that it may have.
     assert.equal(fake.plane.vnics.get(vnic)!.spec.bitsPerSecond, 1e6);
-    await refused(/any 10\.77\.0\.32 on soft0/, { ...spec, address: 0x0a4d0020 });
+    await refused(/dst host 10\.77\.0\.32 on soft0/, { ...spec, address: 0x0a4d0020 });
     await refused(/device eth0/, { device: 'eth0', mode: 'direct' });
     // Whether there is such a device is none of its business.
     await refused(/device eth9/, { device: 'eth9' });
@@ -350,16 +350,14 @@ describe('VNICs by capability', () => {
     });
     await assert.rejects(
       fake.ask(a, 'vnic.open', { spec: udp(7, 10) }),
-      code('ARK_NOT_PERMITTED', /udp 10\.77\.0\.1:7-10/),
+      code('ARK_NOT_PERMITTED', /udp and dst host 10\.77\.0\.1 and dst portrange 7-10/),
     );
     await assert.rejects(
       fake.ask(a, 'vnic.open', { spec: { ...udp(7, 7), mode: 'direct' } }),
       code('ARK_NOT_PERMITTED', /direct/),
     );
     const { vnic } = await fake.ask(a, 'vnic.open', { spec: udp(7, 8) });
-    const filter = (port: number) => [
-      { protocol: 'udp' as const, address: 0x0a4d0001, portFirst: port, portLast: port },
-    ];
+    const filter = (port: number) => [`udp and dst host 10.77.0.1 and dst port ${port}`];
     // More than it was opened with, but covered.
     await fake.ask(a, 'filter.set', { vnic, filters: filter(9) });
     await assert.rejects(
@@ -453,9 +451,7 @@ describe('VNICs by capability', () => {
     await fake.ask(a, 'vnic.close', { vnic, keep: true });
     assert.equal((await fake.ask(b, 'vnic.open', { cap: toB.cap })).vnic, vnic);
     await assert.rejects(fake.ask(a, 'vnic.open', {}), code('ARK_IN_USE', /by domain b/));
-    const filters = [
-      { protocol: 'any' as const, address: 0x0a4d0010, portFirst: 0, portLast: 65535 },
-    ];
+    const filters = ['dst host 10.77.0.16'];
     await fake.ask(b, 'filter.set', { vnic, filters });
     await fake.ask(a, 'cap.delete', { cap: toB.cap, graceMs: 0 });
     assert.deepEqual(named(b, 'vnic.gone'), [{ event: 'vnic.gone', vnic, reason: 'revoked' }]);
@@ -514,6 +510,8 @@ test('what the policy gives is there from the first message on; the privileged n
     const peer = {
       uid,
       gid: uid,
+      groups: [],
+      exe: null,
       pid: 5,
       domain: null,
       adopt: (domain: Client['domain']) => {

@@ -1,7 +1,7 @@
 /** What the tables of the control protocol are made of: the schemas that several messages share, and their shape. */
 import { z } from 'zod';
 import type { ErrorCode } from '../../base/errors.ts';
-import { filterSchema } from '../../device/filter.ts';
+import { FILTER_LIMITS } from '../../filter/limits.ts';
 import { LIMITS } from '../limits.ts';
 
 export const objectId = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
@@ -10,7 +10,9 @@ export const mac = z.int().min(0).max(0xffffffffffff);
 export const scalar = z.union([z.string(), z.number(), z.boolean(), z.null()]);
 export const count = z.number().min(0);
 
-export const filtersSchema = z.array(filterSchema).min(1).max(LIMITS.filtersPerVnicMax);
+/** A filter as text (filter/parse.ts). What it says is checked by who decodes the request. */
+export const filterText = z.string().max(FILTER_LIMITS.textMax);
+export const filtersSchema = z.array(filterText).max(LIMITS.filtersPerVnicMax);
 
 const grantSchema = z.record(z.string(), z.unknown());
 
@@ -26,7 +28,8 @@ export const vnicSchema = z.object({
   prefix: z.int().min(0).max(32),
   gateway: uint32.describe('0: none'),
   ownsAddress: z.boolean().describe('false: the kernel answers ARP and ICMP for it'),
-  filters: filtersSchema,
+  filters: filtersSchema.describe('what it receives, canonical'),
+  transmit: filtersSchema.nullable().describe('what it may send; null: the mirror of that'),
 });
 
 export const objectSchema = z.object({

@@ -1,10 +1,9 @@
-/** Operations on VNICs and their filters, and what a domain is told of them. */
+/** Operations on VNICs, and what a domain is told of them. */
 import { z } from 'zod';
 import { LIMITS } from '../limits.ts';
 import { nameSchema, vnicSpecSchema } from '../vnic-spec.ts';
 import {
   type EventTable,
-  filtersSchema,
   mac,
   type OperationTable,
   objectId,
@@ -78,15 +77,6 @@ export const VNIC_OPERATIONS = {
     requestFds: [],
     replyFds: [],
     errors: ['ARK_NOT_PERMITTED', 'ARK_IN_USE', 'ARK_BAD_ARGUMENT', 'ARK_LIMIT', 'ARK_DEVICE'],
-  },
-  'filter.set': {
-    doc: 'Replace the filters of a VNIC: within what it was given, or what capabilities of the caller cover.',
-    caller: 'domain',
-    args: z.strictObject({ ...vnicArg, filters: filtersSchema }),
-    reply: z.object({}),
-    requestFds: [],
-    replyFds: [],
-    errors: ['ARK_NOT_FOUND', 'ARK_NOT_PERMITTED', 'ARK_IN_USE', 'ARK_GONE', 'ARK_DEVICE'],
   },
 } as const satisfies OperationTable;
 

@@ -10,7 +10,6 @@ import type { Mac } from '../../base/address.ts';
 import { ArrakisError, isErrno } from '../../base/errors.ts';
 import type { Coalescing } from '../../device/coalescing.ts';
 import { DROP, type DropReason, namedDrops } from '../../device/drops.ts';
-import type { FlowFilter } from '../../device/filter.ts';
 import { type Direction, isLimited, type RateLimit } from '../../device/rate.ts';
 import type { XdpMode } from '../../ffi/bpf.ts';
 import { getChannels, linkBitsPerSecond } from '../../ffi/ethtool.ts';
@@ -25,6 +24,7 @@ import {
   xskIsZeroCopy,
   xskStatistics,
 } from '../../ffi/xsk.ts';
+import type { Filter } from '../../filter/boxes.ts';
 import type { FlowOwner } from './flows.ts';
 import {
   type AfXdpGeometry,
@@ -33,7 +33,7 @@ import {
   ETHERNET_HEADER_LEN,
   mtuOfFrameSize,
 } from './grant.ts';
-import { COUNT_RX, COUNT_TX, deliverProgram, guardProgram, slotOf } from './programs/index.ts';
+import { COUNT_RX, COUNT_TX, deliverProgram, slotOf } from './programs/index.ts';
 import { type SavedSwitch, SWITCH_FDS, XdpSwitch } from './switch.ts';
 import { isVethPair, makeVethPair, raiseVethPair, removeVethPair, type VethPair } from './veth.ts';
 
@@ -43,7 +43,10 @@ export { findStaleLinks, removeStaleLinks } from './veth.ts';
 export interface AttachOptions extends AfXdpGeometry {
   /** For messages. */
   readonly name: string;
-  readonly filters: readonly FlowFilter[];
+  /** What it receives. */
+  readonly filters: readonly Filter[];
+  /** What a switched VNIC sends. Default, and null: the mirror of what it receives. */
+  readonly transmit?: readonly Filter[] | null;
   /** Queue pairs, each with `frameCount` frames and rings of its own. Default 1, at most 8. */
   readonly pairs?: number;
   /** First receive queue of a direct VNIC. Default 0, when the VNIC then has all of the interface's. */
@@ -142,7 +145,7 @@ export class XdpInterface {
     const link = linkByName(name);
     const same = link !== null && link.index === saved.index && link.mac === saved.mac && link.up;
     if (same && fds.length === SWITCH_FDS) {
-      return new XdpInterface(link, XdpSwitch.adopt(saved.switch, fds));
+      return new XdpInterface(link, XdpSwitch.adopt(saved.switch, link.mac, fds));
     }
     closeAll(fds);
     throw new ArrakisError('ARK_GONE', `${name} is not what it was, or down`);
@@ -197,9 +200,9 @@ export class XdpInterface {
   ): number[] {
     const { switchEnd, applicationEnd } = pair;
     const { id, index } = of;
-    const { maps, guardMode } = this.#switch;
+    const { maps, guardMode, rules } = this.#switch;
     const frameLengthMax = mtu + ETHERNET_HEADER_LEN;
-    const guard = guardProgram(maps, { id, mac: this.mac, frameLengthMax });
+    const guard = rules.guard(id, frameLengthMax);
     const guardLink = this.#switch.attach('ark_guard', guard, switchEnd, guardMode);
     undo.push(() => closeFd(guardLink));
     const deliver = deliverProgram(maps, slotOf(id, index));
@@ -236,8 +239,11 @@ export class XdpInterface {
         paths.push(path);
       }
       const owner: FlowOwner = { name: options.name, id, kind, queue, queues: pairs };
-      undo.push(() => this.#switch.flows.remove(id));
-      this.#switch.flows.set(owner, options.filters);
+      undo.push(() => this.#switch.removeFilters(id));
+      this.#addGuards(owner, mtu, paths);
+      const { transmit = null } = options;
+      refuseUnchecked(owner, transmit);
+      this.#switch.setFilters(owner, options.filters, transmit);
       const grant: AfXdpGrant = {
         mac: this.mac,
         mtu,
@@ -271,6 +277,13 @@ export class XdpInterface {
     return vnic;
   }
 
+  /** The switch may exchange the guards of a switched VNIC. */
+  #addGuards({ id, kind }: FlowOwner, mtu: number, paths: readonly Path[]): void {
+    if (kind !== 'switched') return;
+    const links = paths.map((path) => path.links[0]!);
+    this.#switch.rules.addGuards(id, { links, frameLengthMax: mtu + ETHERNET_HEADER_LEN });
+  }
+
   /** Let go of `path` when `undo` runs. */
   #ownPath(undo: Cleanup, id: number, pair: number, { socket, veth, links }: Path): void {
     if (veth !== null) undo.push(() => removeVethPair(veth));
@@ -283,7 +296,12 @@ export class XdpInterface {
    * Go on with a VNIC of the interface that was adopted. Takes over the descriptors. ARK_GONE when it is not whole any
    * more; then nothing of it is left.
    */
-  adoptVnic(filters: readonly FlowFilter[], saved: SavedVnic, fds: readonly number[]): XdpVnic {
+  adoptVnic(
+    filters: readonly Filter[],
+    transmit: readonly Filter[] | null,
+    saved: SavedVnic,
+    fds: readonly number[],
+  ): XdpVnic {
     const { grant, owner, veths } = saved;
     const pairs = owner.queues;
     const undo = new Cleanup();
@@ -302,10 +320,11 @@ export class XdpInterface {
       this.#ownPath(undo, owner.id, pair, path);
       paths.push(path);
     }
-    undo.push(() => this.#switch.flows.remove(owner.id));
+    undo.push(() => this.#switch.removeFilters(owner.id));
     try {
       if (!veths.every(isVethPair)) throw notWhole(owner);
-      this.#switch.flows.adopt(owner, filters);
+      this.#addGuards(owner, grant.mtu, paths);
+      this.#switch.adoptFilters(owner, filters, transmit);
       return this.#register(grant, memfd, paths, owner, undo);
     } catch (error) {
       return undo.fail(error);
@@ -314,7 +333,7 @@ export class XdpInterface {
 
   /** Every VNIC that goes on was adopted: what the maps have of others goes. */
   settle(): void {
-    this.#switch.flows.settle();
+    this.#switch.settle();
   }
 
   #bind(ifIndex: number, queue: number, geometry: BoundGeometry): number {
@@ -382,6 +401,14 @@ const notCoalesced = ({ name }: FlowOwner): ArrakisError =>
     hint: 'attach it switched (mode=switched); or coalesce for everybody: ethtool -C',
   });
 
+/** Nothing checks what a direct VNIC sends: a filter would promise what it does not hold. */
+function refuseUnchecked({ kind, name }: FlowOwner, transmit: readonly Filter[] | null): void {
+  if (kind !== 'direct' || transmit === null) return;
+  throw new ArrakisError('ARK_UNSUPPORTED', `nothing checks what the direct VNIC ${name} sends`, {
+    hint: 'attach it switched: mode=switched',
+  });
+}
+
 const notWhole = ({ name }: FlowOwner): ArrakisError =>
   new ArrakisError('ARK_GONE', `VNIC ${name} is not whole any more`, { hint: 'open it again' });
 
@@ -445,10 +472,14 @@ export class XdpVnic {
     return kind === 'direct' ? Array.from({ length: queues }, (_, i) => queue + i) : [];
   }
 
-  /** Replace the filters. ARK_IN_USE, ARK_LIMIT; on failure the old ones stay. */
-  setFilters(filters: readonly FlowFilter[]): void {
+  /**
+   * Replace the filters to receive by, and those to send by: null for the mirror. ARK_IN_USE, ARK_LIMIT,
+   * ARK_UNSUPPORTED; on failure the old ones stay.
+   */
+  setFilters(filters: readonly Filter[], transmit: readonly Filter[] | null = null): void {
     this.#requireAttached();
-    this.#switch.flows.set(this.#owner, filters);
+    refuseUnchecked(this.#owner, transmit);
+    this.#switch.setFilters(this.#owner, filters, transmit);
   }
 
   /** Limit what it sends or receives: frames beyond are dropped. Nothing limits what a direct one sends. */

@@ -1,37 +1,47 @@
 /**
- * The flow table of one interface: filters as keys of the `flows` map (programs/), and who owns them.
+ * The flow table of one interface: who receives what, as keys of the `flows` map (programs/) where a filter can be keys.
  *
+ * - A box with one destination address and no word on the source is keys: one for the whole address, a protocol, all
+ *   ports of one, or each port of a range. Every other box is left to the programs (rules.ts there).
  * - A change is checked whole, then made: new keys are added before old ones go, so that a flow which stays never
- *   misses a packet; when the kernel refuses half-way, what was added is taken back.
- * - A port range has one key per port, all ports together one key for the protocol.
+ *   misses a packet; when it fails half-way, what was added is taken back.
  */
 import { assert } from '../../base/assert.ts';
 import { ArrakisError, isErrno } from '../../base/errors.ts';
-import { FLOW_PROTOCOL, type FlowFilter, formatFilter, overlaps } from '../../device/filter.ts';
 import { mapDelete, mapKeys, mapUpdate } from '../../ffi/bpf.ts';
-import { FLOW_KEY_BYTES, FLOW_VALUE_BYTES, KIND, SCOPE } from './programs/index.ts';
+import {
+  type Box,
+  DIM,
+  type Filter,
+  hasPorts,
+  isWhole,
+  overlaps,
+  type Range,
+  wholeDestinations,
+} from '../../filter/boxes.ts';
+import { formatFilter } from '../../filter/format.ts';
+import { FLOW_KEY_BYTES, type FlowTarget, flowValue, SCOPE } from './programs/index.ts';
 
-/** Keys that the filters of one VNIC may expand to. */
+/** Keys that the filters of one VNIC may have. What is beyond is compiled. */
 export const FLOW_KEYS_PER_VNIC_MAX = 1024;
 /** Keys of all VNICs of an interface. */
 export const FLOW_KEYS_MAX = 32768;
 
 /** Whose flows they are, and where they go. */
-export interface FlowOwner {
+export interface FlowOwner extends FlowTarget {
   readonly name: string;
-  readonly id: number;
-  readonly kind: keyof typeof KIND;
-  /** First receive queue of a direct VNIC, otherwise 0. */
-  readonly queue: number;
-  /** Queues that it has: of the interface, or veth pairs. */
-  readonly queues: number;
 }
 
-interface Owned {
-  owner: FlowOwner;
-  filters: readonly FlowFilter[];
+/** What filters to receive by come to. */
+export interface FlowPlan {
+  readonly owner: FlowOwner;
+  readonly filters: readonly Filter[];
   /** By their hexadecimal form. */
-  keys: Map<string, Buffer>;
+  readonly keys: ReadonlyMap<string, Buffer>;
+  /** What no key says; null: nothing. */
+  readonly compiled: Filter | null;
+  /** Addresses that the VNIC has whole, with ARP, and no key says it. */
+  readonly whole: readonly Range[];
 }
 
 function flowKey(address: number, port: number, protocol: number, scope: number): Buffer {
@@ -43,60 +53,7 @@ function flowKey(address: number, port: number, protocol: number, scope: number)
   return key;
 }
 
-function checkFilter(filter: FlowFilter): void {
-  const { portFirst, portLast } = filter;
-  const isPort = (port: number): boolean => Number.isInteger(port) && port >= 0 && port <= 65535;
-  if (!isPort(portFirst) || !isPort(portLast) || portFirst > portLast) {
-    throw new ArrakisError('ARK_BAD_ARGUMENT', `filter with ports ${portFirst} to ${portLast}`, {
-      hint: 'ports go from 0 to 65535, the first not above the last',
-    });
-  }
-}
-
-/** Without ports, or with all of them: one key. */
-function isWhole({ protocol, portFirst, portLast }: FlowFilter): boolean {
-  const hasPorts = protocol === 'udp' || protocol === 'tcp';
-  return !hasPorts || (portFirst === 0 && portLast === 65535);
-}
-
-/** Counts before any key is made, those of overlapping filters twice: their repetition costs the daemon's time too. */
-function requireFewKeys(filters: readonly FlowFilter[]): void {
-  let count = 0;
-  for (const filter of filters) {
-    checkFilter(filter);
-    count += isWhole(filter) ? 1 : filter.portLast - filter.portFirst + 1;
-  }
-  if (count <= FLOW_KEYS_PER_VNIC_MAX) return;
-  throw new ArrakisError('ARK_LIMIT', `filters for over ${FLOW_KEYS_PER_VNIC_MAX} flows`, {
-    hint: 'a port range counts once per port; take all ports of the protocol, or the whole address',
-  });
-}
-
-/** All keys of `filters` for VNIC `id`. Throws ARK_LIMIT when they are too many. */
-export function expandFilters(filters: readonly FlowFilter[], id: number): Map<string, Buffer> {
-  requireFewKeys(filters);
-  const keys = new Map<string, Buffer>();
-  const add = (key: Buffer): void => {
-    keys.set(key.toString('hex'), key);
-  };
-  for (const filter of filters) {
-    const { address, portFirst, portLast } = filter;
-    const protocol = FLOW_PROTOCOL[filter.protocol];
-    if (isWhole(filter)) {
-      add(flowKey(address, 0, protocol, SCOPE.protocol));
-    } else {
-      for (let port = portFirst; port <= portLast; port++) {
-        add(flowKey(address, port, protocol, SCOPE.port));
-      }
-    }
-  }
-  // Not counted among the flows: they only tell a wrong port from a wrong address.
-  for (const { address } of filters) {
-    const present = presentKey(address, id);
-    keys.set(present.toString('hex'), present);
-  }
-  return keys;
-}
+const wholeKey = (address: number): Buffer => flowKey(address, 0, 0, SCOPE.protocol);
 
 function presentKey(address: number, id: number): Buffer {
   const key = flowKey(address, 0, 0, SCOPE.present);
@@ -105,44 +62,110 @@ function presentKey(address: number, id: number): Buffer {
   return key;
 }
 
-function flowValue(owner: FlowOwner): Buffer {
-  const value = Buffer.alloc(FLOW_VALUE_BYTES);
-  value.writeUInt32LE(owner.id, 0);
-  value.writeUInt8(KIND[owner.kind], 4);
-  value.writeUInt8(owner.queues, 5);
-  value.writeUInt16LE(owner.queue, 6);
-  return value;
+/** The flows of `box` as keys; null when it is no such box, or more than `most`. */
+function keysOfBox(box: Box, most: number): Buffer[] | null {
+  const address = box.first[DIM.destination]!;
+  const protocol = box.first[DIM.protocol]!;
+  if (box.last[DIM.destination] !== address || !isWhole(box, DIM.source)) return null;
+  if (isWhole(box, DIM.protocol) && isWhole(box, DIM.ports)) return [wholeKey(address)];
+  if (box.last[DIM.protocol] !== protocol) return null;
+  const keys: Buffer[] = [];
+  if (box.first[DIM.ports] === 0) keys.push(flowKey(address, 0, protocol, SCOPE.portless));
+  if (box.last[DIM.ports] === 0 || !hasPorts(protocol)) return keys;
+  if (!isWhole(box, DIM.sourcePort)) return null;
+  if (isWhole(box, DIM.destinationPort)) {
+    return [...keys, flowKey(address, 0, protocol, SCOPE.protocol)];
+  }
+  const [first, last] = [box.first[DIM.destinationPort]!, box.last[DIM.destinationPort]!];
+  if (last - first >= most) return null;
+  for (let port = first; port <= last; port++) {
+    keys.push(flowKey(address, port, protocol, SCOPE.port));
+  }
+  return keys;
+}
+
+/** What `filters` come to for `owner`. Changes nothing. */
+export function planFlows(owner: FlowOwner, filters: readonly Filter[]): FlowPlan {
+  const keys = new Map<string, Buffer>();
+  const present = new Map<string, Buffer>();
+  const compiled: Box[] = [];
+  // What filters share is made once for each: their repetition costs time too.
+  let budget = 2 * FLOW_KEYS_PER_VNIC_MAX;
+  for (const box of filters.flatMap(({ boxes }) => boxes)) {
+    const flows = keysOfBox(box, Math.min(budget, FLOW_KEYS_PER_VNIC_MAX));
+    budget -= flows?.length ?? 0;
+    const added = flows?.filter((key) => !keys.has(key.toString('hex')));
+    if (added === undefined || keys.size + added.length > FLOW_KEYS_PER_VNIC_MAX) {
+      compiled.push(box);
+      continue;
+    }
+    for (const key of added) keys.set(key.toString('hex'), key);
+    // Not counted among the flows: it only tells a wrong port from a wrong address.
+    const mark = presentKey(box.first[DIM.destination]!, owner.id);
+    present.set(mark.toString('hex'), mark);
+  }
+  const isListed = ([first, last]: Range): boolean => {
+    if (last - first >= FLOW_KEYS_PER_VNIC_MAX) return false;
+    for (let a = first; a <= last; a++) if (!keys.has(wholeKey(a).toString('hex'))) return false;
+    return true;
+  };
+  return {
+    owner,
+    filters: [...filters],
+    keys: new Map([...keys, ...present]),
+    compiled: compiled.length === 0 ? null : { boxes: compiled },
+    whole: wholeDestinations(filters).filter((range) => !isListed(range)),
+  };
 }
 
 export class FlowTable {
   readonly #map: number;
-  readonly #owned = new Map<number, Owned>();
+  readonly #owned = new Map<number, FlowPlan>();
 
   /** `map`: descriptor of the `flows` map; stays the caller's. */
   constructor(map: number) {
     this.#map = map;
   }
 
-  /** Give `owner` exactly these flows. ARK_IN_USE when another VNIC has one, ARK_LIMIT when they are too many. */
-  set(owner: FlowOwner, filters: readonly FlowFilter[]): void {
+  /** What each VNIC has now. */
+  plans(): IterableIterator<FlowPlan> {
+    return this.#owned.values();
+  }
+
+  get(id: number): FlowPlan | undefined {
+    return this.#owned.get(id);
+  }
+
+  /** What `filters` come to. Changes nothing. ARK_IN_USE when another VNIC has some of it. */
+  plan(owner: FlowOwner, filters: readonly Filter[]): FlowPlan {
     this.#refuseTaken(owner, filters);
-    const keys = expandFilters(filters, owner.id);
-    const before = this.#owned.get(owner.id)?.keys ?? new Map<string, Buffer>();
-    this.#insert(
-      [...keys].filter(([text]) => !before.has(text)),
-      flowValue(owner),
-    );
-    for (const [text, key] of before) if (!keys.has(text)) mapDelete(this.#map, key);
-    this.#owned.set(owner.id, { owner, filters: [...filters], keys });
+    return planFlows(owner, filters);
+  }
+
+  /**
+   * Give the owner of `plan` exactly these flows. `exchange` puts the programs in place that go with them: while it
+   * runs, the keys of before and after are both there. ARK_LIMIT when the keys are too many.
+   */
+  set(plan: FlowPlan, exchange: () => void): void {
+    const { id } = plan.owner;
+    const before: ReadonlyMap<string, Buffer> = this.#owned.get(id)?.keys ?? new Map();
+    const added = [...plan.keys].flatMap(([text, key]) => (before.has(text) ? [] : [key]));
+    this.#insert(added, flowValue(plan.owner));
+    try {
+      exchange();
+    } catch (error) {
+      for (const key of added) mapDelete(this.#map, key);
+      throw error;
+    }
+    for (const [text, key] of before) if (!plan.keys.has(text)) mapDelete(this.#map, key);
+    this.#owned.set(id, plan);
   }
 
   /** Go on with flows that the map has from the daemon before; what is missing there is added. */
-  adopt(owner: FlowOwner, filters: readonly FlowFilter[]): void {
-    this.#refuseTaken(owner, filters);
-    const keys = expandFilters(filters, owner.id);
-    const value = flowValue(owner);
-    for (const key of keys.values()) mapUpdate(this.#map, key, value);
-    this.#owned.set(owner.id, { owner, filters: [...filters], keys });
+  adopt(plan: FlowPlan): void {
+    const value = flowValue(plan.owner);
+    for (const key of plan.keys.values()) mapUpdate(this.#map, key, value);
+    this.#owned.set(plan.owner.id, plan);
   }
 
   /** Remove the keys of the map that no VNIC has. */
@@ -161,7 +184,7 @@ export class FlowTable {
     this.#owned.delete(id);
   }
 
-  #refuseTaken(owner: FlowOwner, filters: readonly FlowFilter[]): void {
+  #refuseTaken(owner: FlowOwner, filters: readonly Filter[]): void {
     for (const other of this.#owned.values()) {
       if (other.owner.id === owner.id) continue;
       for (const theirs of other.filters) {
@@ -175,12 +198,12 @@ export class FlowTable {
     }
   }
 
-  #insert(entries: [string, Buffer][], value: Buffer): void {
+  #insert(keys: readonly Buffer[], value: Buffer): void {
     let done = 0;
     try {
-      for (; done < entries.length; done++) mapUpdate(this.#map, entries[done]![1], value, true);
+      for (; done < keys.length; done++) mapUpdate(this.#map, keys[done]!, value, true);
     } catch (error) {
-      while (--done >= 0) mapDelete(this.#map, entries[done]![1]);
+      while (--done >= 0) mapDelete(this.#map, keys[done]!);
       assert(!isErrno(error, 'EEXIST'), 'flow keys in the kernel are those we know of');
       if (!isErrno(error, 'E2BIG')) throw error;
       throw new ArrakisError('ARK_LIMIT', `the interface has over ${FLOW_KEYS_MAX} flows`, {

@@ -2,6 +2,7 @@
  * The switch of one interface: maps, the steer program at the interface, ids and counters. Nothing is pinned: all
  * of it is descriptors, and goes with whoever has them; the interface is then the kernel's alone again.
  */
+import type { Mac } from '../../base/address.ts';
 import { ArrakisError, isErrno } from '../../base/errors.ts';
 import { DIRECTIONS, type Direction, type RateLimit, UNLIMITED } from '../../device/rate.ts';
 import type { Assembler } from '../../ebpf/assembler.ts';
@@ -22,8 +23,10 @@ import {
 import { closeAll, closeFd } from '../../ffi/fd.ts';
 import { type Link, linkByIndex } from '../../ffi/netlink/index.ts';
 import { xdpFeatures } from '../../ffi/xdp-features.ts';
-import { FLOW_KEYS_MAX, FlowTable } from './flows.ts';
+import type { Filter } from '../../filter/boxes.ts';
+import { FLOW_KEYS_MAX, type FlowOwner, FlowTable } from './flows.ts';
 import * as programs from './programs/index.ts';
+import { CompiledRules } from './rules.ts';
 
 /** Descriptors that a switch saves: the link and the maps. */
 export const SWITCH_FDS = 6;
@@ -39,16 +42,18 @@ export class XdpSwitch {
   /** How a guard program has to be attached so that it can send to the interface. */
   readonly guardMode: XdpMode;
   readonly maps: programs.SwitchMaps;
-  readonly flows: FlowTable;
+  readonly rules: CompiledRules;
+  readonly #flows: FlowTable;
   readonly #link: number;
   readonly #ids = new Set<number>();
 
-  private constructor(saved: SavedSwitch, maps: programs.SwitchMaps, link: number) {
+  private constructor(saved: SavedSwitch, maps: programs.SwitchMaps, link: number, mac: Mac) {
     this.mode = saved.mode;
     this.guardMode = saved.guardMode;
     this.maps = maps;
-    this.flows = new FlowTable(maps.flows);
+    this.#flows = new FlowTable(maps.flows);
     this.#link = link;
+    this.rules = new CompiledRules(maps, mac, link);
   }
 
   /** Put the switch on `link`. ARK_IN_USE when the interface has an XDP program. */
@@ -67,7 +72,7 @@ export class XdpSwitch {
         mapUpdate(maps.veths, u32(programs.UPLINK), u32(link.index));
         const takesNative = xdpFeatures(link.index)?.redirectTarget ?? true;
         const guardMode = mode === 'native' && takesNative ? 'native' : 'skb';
-        return new XdpSwitch({ mode, guardMode }, maps, attached.link);
+        return new XdpSwitch({ mode, guardMode }, maps, attached.link, link.mac);
       } catch (error) {
         closeFd(attached.link);
         throw error;
@@ -79,10 +84,10 @@ export class XdpSwitch {
   }
 
   /** Go on with a switch that another process saved; owns its descriptors. */
-  static adopt(saved: SavedSwitch, fds: readonly number[]): XdpSwitch {
+  static adopt(saved: SavedSwitch, mac: Mac, fds: readonly number[]): XdpSwitch {
     const [link, flows, xsks, veths, counts, limits] = fds as [number, ...number[]];
     const maps = { flows, xsks, veths, counts, limits } as programs.SwitchMaps;
-    return new XdpSwitch(saved, maps, link);
+    return new XdpSwitch(saved, maps, link, mac);
   }
 
   /** For `adopt`. The descriptors stay this object's. */
@@ -141,6 +146,42 @@ export class XdpSwitch {
     } finally {
       closeFd(fd);
     }
+  }
+
+  /**
+   * What `owner` receives, and sends: null for the mirror of that. A packet that both the old and the new filters let
+   * through is let through all the time. ARK_IN_USE, ARK_LIMIT; on failure nothing has changed.
+   */
+  setFilters(
+    owner: FlowOwner,
+    receive: readonly Filter[],
+    transmit: readonly Filter[] | null,
+  ): void {
+    const plan = this.#flows.plan(owner, receive);
+    this.rules.set(plan, transmit, (exchange) => this.#flows.set(plan, exchange));
+  }
+
+  /** Go on with filters that the daemon before had set. Call `settle` after all of them. */
+  adoptFilters(
+    owner: FlowOwner,
+    receive: readonly Filter[],
+    transmit: readonly Filter[] | null,
+  ): void {
+    const plan = this.#flows.plan(owner, receive);
+    this.#flows.adopt(plan);
+    this.rules.adopt(plan, transmit);
+  }
+
+  /** Flows and programs are those of the VNICs that are there, whatever was before. */
+  settle(): void {
+    this.#flows.settle();
+    this.rules.reload();
+  }
+
+  /** VNIC `id` receives nothing any more. */
+  removeFilters(id: number): void {
+    this.#flows.remove(id);
+    this.rules.remove(id);
   }
 
   /** Counts of VNIC `id`: [packets, bytes] per drop reason, then received, then sent. */

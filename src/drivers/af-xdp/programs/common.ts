@@ -82,34 +82,37 @@ export function lookupAddress(asm: Assembler, maps: SwitchMaps, at: number, foun
 
 /**
  * Owner of an IPv4 frame's source or destination: the port first, then the protocol, then the whole address.
- * The IPv4 header has been checked to be there, with a header length of at least 20.
+ * `checkIpv4` has found its header good.
  */
 export function lookupFlow(
   asm: Assembler,
   maps: SwitchMaps,
   side: 'source' | 'destination',
-  go: { found: string; truncated: string },
+  found: string,
 ): void {
   const ports = asm.fresh('ports');
-  const whole = asm.fresh('protocol');
+  const portless = asm.fresh('portless');
   const any = asm.fresh('any');
   asm.ldx(4, R1, DATA, side === 'source' ? IP_SRC : IP_DST).stx(4, R10, KEY, R1);
   asm.stImm(4, R10, KEY_PORT, 0);
-  asm.ldx(2, R1, DATA, IP_FRAGMENT).andImm(R1, IP_FRAGMENT_OFFSET_MASK).jneImm(R1, 0, any);
   asm.ldx(1, R1, DATA, IP_PROTOCOL).stx(1, R10, KEY_PROTOCOL, R1);
-  asm.jeqImm(R1, PROTOCOL_TCP, ports).jneImm(R1, PROTOCOL_UDP, whole);
+  asm.jeqImm(R1, PROTOCOL_TCP, ports).jneImm(R1, PROTOCOL_UDP, portless);
   asm.label(ports);
+  asm.ldx(2, R1, DATA, IP_FRAGMENT).andImm(R1, IP_FRAGMENT_OFFSET_MASK).jneImm(R1, 0, portless);
   headerEnd(asm, R2);
-  asm.mov(R3, R2).addImm(R3, 4).jgt(R3, DATA_END, go.truncated);
+  // The header was found to be good; the verifier has not seen it.
+  asm.mov(R3, R2).addImm(R3, 4).jgt(R3, DATA_END, portless);
   asm.ldx(2, R3, R2, side === 'source' ? 0 : 2);
   asm.stx(2, R10, KEY_PORT, R3).stImm(1, R10, KEY_SCOPE, SCOPE.port);
-  lookup(asm, maps, go.found);
+  lookup(asm, maps, found);
   asm.stImm(2, R10, KEY_PORT, 0).stImm(1, R10, KEY_SCOPE, SCOPE.protocol);
-  asm.label(whole);
-  lookup(asm, maps, go.found);
+  lookup(asm, maps, found);
+  asm.ja(any);
+  asm.label(portless).stImm(1, R10, KEY_SCOPE, SCOPE.portless);
+  lookup(asm, maps, found);
   asm.label(any);
   asm.stImm(4, R10, KEY_PORT, 0);
-  lookup(asm, maps, go.found);
+  lookup(asm, maps, found);
 }
 
 /** `to` = where the IPv4 header ends. Destroys R1. */

@@ -1,7 +1,9 @@
 /** The program of the switch end of a veth. */
 import type { Mac } from '../../../base/address.ts';
 import { DROP, type DropReason } from '../../../device/drops.ts';
-import { Assembler, R0, R1, R2, R3, R4, R9, R10 } from '../../../ebpf/assembler.ts';
+import { Assembler, R0, R1, R9, R10 } from '../../../ebpf/assembler.ts';
+import { DIM, projection } from '../../../filter/boxes.ts';
+import { emitFilters, emitRanges, FIELD } from '../../../filter/ebpf.ts';
 import {
   ARP_END,
   ARP_ETHERNET,
@@ -17,11 +19,8 @@ import {
   ETHERTYPE_ARP,
   ETHERTYPE_IPV4,
   entry,
-  headerEnd,
   IP,
-  IP_MIN_END,
   IP_SRC,
-  IP_TOTAL_LENGTH,
   KEY,
   KEY_PORT,
   KEY_PROTOCOL,
@@ -36,8 +35,17 @@ import {
   sameMac,
   XDP_DROP,
 } from './common.ts';
+import { checkIpv4, storeFields, storeWord } from './fields.ts';
 import { COUNT_RX, COUNT_TX, KIND, SCOPE, type SwitchMaps, UPLINK } from './maps.ts';
 import { police } from './police.ts';
+import {
+  findOwner,
+  findReceiver,
+  MIRRORS,
+  NO_RECEIVERS,
+  type Receiver,
+  type Sender,
+} from './rules.ts';
 import { keepOwner, redirectByFlow } from './spread.ts';
 
 export interface GuardOptions {
@@ -45,6 +53,10 @@ export interface GuardOptions {
   readonly mac: Mac;
   /** Longest frame, Ethernet header included. */
   readonly frameLengthMax: number;
+  /** What it may send besides its flows. Default: nothing. */
+  readonly sender?: Sender;
+  /** Who receives by compiled filters. Default: nobody. */
+  readonly receivers?: readonly Receiver[];
 }
 
 /** Switch end of a veth: let out what the VNIC may send, to another VNIC or to the wire; count and drop the rest. */
@@ -102,37 +114,56 @@ const GUARD_DROPS = [
 ] as const satisfies readonly DropReason[];
 
 function guardIpv4(asm: Assembler, maps: SwitchMaps, options: GuardOptions): void {
-  need(asm, IP_MIN_END, 'truncated');
-  asm.ldx(1, R1, DATA, IP).jltImm(R1, 0x45, 'truncated').jgtImm(R1, 0x4f, 'truncated');
-  headerEnd(asm, R2);
-  asm.jgt(R2, DATA_END, 'truncated');
-  // The total length covers the header and ends within the frame.
-  asm.ldx(2, R3, DATA, IP_TOTAL_LENGTH).be(R3, 16).addImm(R3, IP);
-  asm.mov(R4, DATA_END).sub(R4, DATA).jgt(R3, R4, 'truncated');
-  asm.mov(R4, R2).sub(R4, DATA).jgt(R4, R3, 'truncated');
-  lookupFlow(asm, maps, 'source', { found: 'owner', truncated: 'truncated' });
-  asm.ja('foreign');
-  asm.label('owner').ldx(4, R1, R0, 0).jneImm(R1, options.id, 'foreign');
-  lookupFlow(asm, maps, 'destination', { found: 'forward', truncated: 'truncated' });
+  const { id, sender = MIRRORS, receivers = NO_RECEIVERS } = options;
+  checkIpv4(asm, 'truncated');
+  if (sender.filters.length + receivers.length > 0) storeFields(asm);
+  if (sender.mirrorsFlows) {
+    lookupFlow(asm, maps, 'source', 'owner');
+    asm.ja('unlisted').label('owner').ldx(4, R1, R0, 0).jeqImm(R1, id, 'permitted');
+    asm.label('unlisted');
+  }
+  emitFilters(asm, sender.filters, 'permitted');
+  foreign(asm, maps, options);
+  if (!sender.mirrorsFlows && sender.filters.length === 0) return;
+  asm.label('permitted');
+  lookupFlow(asm, maps, 'destination', 'forward');
+  findReceiver(asm, receivers, 'forward');
   asm.ja('wire');
-  // Not its flow: is it the address that is wrong, or only protocol or port?
-  asm.label('foreign').ldx(4, R1, DATA, IP_SRC).stx(4, R10, KEY, R1);
-  asm.stImm(2, R10, KEY_PORT, options.id).stImm(1, R10, KEY_PROTOCOL, 0);
-  asm.stImm(1, R10, KEY_SCOPE, SCOPE.present);
-  lookup(asm, maps, 'spoofedPort');
+}
+
+/** Not its flow: is it the address that is wrong, or only protocol or port? */
+function foreign(asm: Assembler, maps: SwitchMaps, { id, sender = MIRRORS }: GuardOptions): void {
+  emitRanges(asm, FIELD.source, projection(sender.filters, DIM.source), 'spoofedPort');
+  if (sender.mirrorsFlows) {
+    asm.ldx(4, R1, DATA, IP_SRC).stx(4, R10, KEY, R1);
+    asm.stImm(2, R10, KEY_PORT, id).stImm(1, R10, KEY_PROTOCOL, 0);
+    asm.stImm(1, R10, KEY_SCOPE, SCOPE.present);
+    lookup(asm, maps, 'spoofedPort');
+  } else if (sender.filters.length === 0) {
+    // Never; but the verifier wants a way to every counter.
+    asm.ldx(4, R1, DATA, IP_SRC).jlt32Imm(R1, 0, 'spoofedPort');
+  }
   asm.ja('spoofedAddress');
 }
 
 function guardArp(asm: Assembler, maps: SwitchMaps, options: GuardOptions): void {
+  const { id, sender = MIRRORS, receivers = NO_RECEIVERS } = options;
   asm.label('arp');
   need(asm, ARP_END, 'truncated');
   // Ethernet (1), IPv4 (0x0800), lengths 6 and 4: any other ARP is nobody's.
   asm.ldx(4, R1, DATA, ARP_ETHERNET).jne32Imm(R1, 0x00080100, 'spoofedArp');
   asm.ldx(2, R1, DATA, ARP_LENGTHS).jneImm(R1, 0x0406, 'spoofedArp');
   sameMac(asm, ARP_SENDER_MAC, options.mac, 'spoofedArp');
-  lookupAddress(asm, maps, ARP_SENDER_IP, 'sender');
+  lookupAddress(asm, maps, ARP_SENDER_IP, 'listed');
+  asm.ja('notListed');
+  asm.label('listed').ldx(4, R1, R0, 0).jeqImm(R1, id, 'sender');
+  asm.label('notListed');
+  if (sender.whole.length > 0) storeWord(asm, ARP_SENDER_IP, FIELD.source);
+  emitRanges(asm, FIELD.source, sender.whole, 'sender');
   asm.ja('spoofedArp');
-  asm.label('sender').ldx(4, R1, R0, 0).jneImm(R1, options.id, 'spoofedArp');
+  asm.label('sender');
   lookupAddress(asm, maps, ARP_TARGET_IP, 'forward');
+  if (receivers.length > 0) storeWord(asm, ARP_TARGET_IP, FIELD.destination);
+  findOwner(asm, receivers, 'forward');
   asm.ja('wire');
 }

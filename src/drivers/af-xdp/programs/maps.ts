@@ -1,5 +1,6 @@
 /**
- * The embedded switch: three XDP programs, driven by maps. A new filter is a map entry, never a new program.
+ * The embedded switch: three XDP programs, driven by maps. A new filter is a map entry where it can be one; others are
+ * compiled into the programs (rules.ts), which are then exchanged while they run.
  *
  *               steer (interface S)                guard (switch end of a veth)
  *   wire ──► S ─┬─ flow of a direct VNIC ──► its XSK          application's XSK on the other end
@@ -31,9 +32,31 @@ export const UPLINK = VNICS_MAX * QUEUES_PER_VNIC_MAX;
 
 export const FLOW_KEY_BYTES = 8;
 export const FLOW_VALUE_BYTES = 8;
-/** What a key covers. `present`: `port` is an id, and the VNIC has some filter with this address. */
-export const SCOPE = { protocol: 0, port: 1, present: 2 } as const;
+/**
+ * What a key covers: a port; `protocol`: every port of UDP or TCP, or with protocol 0 every packet; `portless`: what
+ * shows no port, of one protocol. `present`: `port` is an id, and the VNIC has some flow at this address.
+ */
+export const SCOPE = { protocol: 0, port: 1, present: 2, portless: 3 } as const;
 export const KIND = { direct: 0, switched: 1 } as const;
+
+/** Where the packets of a flow go. */
+export interface FlowTarget {
+  readonly id: number;
+  readonly kind: keyof typeof KIND;
+  /** First receive queue of a direct VNIC, otherwise 0. */
+  readonly queue: number;
+  /** Queues that it has: of the interface, or veth pairs. */
+  readonly queues: number;
+}
+
+export function flowValue(target: FlowTarget): Buffer {
+  const value = Buffer.alloc(FLOW_VALUE_BYTES);
+  value.writeUInt32LE(target.id, 0);
+  value.writeUInt8(KIND[target.kind], 4);
+  value.writeUInt8(target.queues, 5);
+  value.writeUInt16LE(target.queue, 6);
+  return value;
+}
 
 /** `counts`: per VNIC one entry {packets u64, bytes u64} for each drop reason, then received and sent. */
 export const COUNT_RX = DROP_REASONS.length;

@@ -2,6 +2,7 @@
 import type { Mac } from '../../../base/address.ts';
 import { DROP } from '../../../device/drops.ts';
 import { Assembler, R0, R1, R2, R3, R4, R9, R10 } from '../../../ebpf/assembler.ts';
+import { FIELD } from '../../../filter/ebpf.ts';
 import {
   ARP_END,
   ARP_TARGET_IP,
@@ -14,7 +15,6 @@ import {
   ETHERTYPE_IPV4,
   entry,
   GROUP_BIT,
-  IP,
   IP_MIN_END,
   lookupAddress,
   lookupFlow,
@@ -25,8 +25,10 @@ import {
   XDP_DROP,
   XDP_PASS,
 } from './common.ts';
+import { checkIpv4, storeFields, storeWord } from './fields.ts';
 import { COUNT_RX, KIND, QUEUES_PER_VNIC_LOG2, type SwitchMaps } from './maps.ts';
 import { police } from './police.ts';
+import { findOwner, findReceiver, NO_RECEIVERS, type Receiver } from './rules.ts';
 import { keepOwner, redirectByFlow } from './spread.ts';
 
 /** Stack: where the frame goes, while it is counted. */
@@ -35,8 +37,13 @@ const SLOT = -20;
 /**
  * Receive side of the interface with this `mac`: give each VNIC its flows, and everything else to the kernel. A
  * promiscuous interface also receives frames for others: those are not ours to take, whatever address they carry.
+ * Nor are those that are no good packets: the kernel counts them.
  */
-export function steerProgram(maps: SwitchMaps, mac: Mac): Assembler {
+export function steerProgram(
+  maps: SwitchMaps,
+  mac: Mac,
+  receivers: readonly Receiver[] = NO_RECEIVERS,
+): Assembler {
   const asm = new Assembler();
   entry(asm);
   need(asm, IP_MIN_END, 'pass');
@@ -47,13 +54,17 @@ export function steerProgram(maps: SwitchMaps, mac: Mac): Assembler {
     .ldx(2, R1, DATA, ETH_TYPE)
     .jeqImm(R1, ETHERTYPE_ARP, 'arp')
     .jneImm(R1, ETHERTYPE_IPV4, 'pass');
-  asm.ldx(1, R1, DATA, IP).jltImm(R1, 0x45, 'pass').jgtImm(R1, 0x4f, 'pass');
-  lookupFlow(asm, maps, 'destination', { found: 'found', truncated: 'pass' });
+  checkIpv4(asm, 'pass');
+  lookupFlow(asm, maps, 'destination', 'found');
+  if (receivers.length > 0) storeFields(asm);
+  findReceiver(asm, receivers, 'found');
   asm.ja('pass');
 
   asm.label('arp');
   need(asm, ARP_END, 'pass');
   lookupAddress(asm, maps, ARP_TARGET_IP, 'found');
+  if (receivers.length > 0) storeWord(asm, ARP_TARGET_IP, FIELD.destination);
+  findOwner(asm, receivers, 'found');
   asm.ja('pass');
 
   asm.label('found');

@@ -53,7 +53,10 @@ export async function repossess(
   const killed = await killHolders(names);
   for (const pid of killed) log('warn', 'killed: it kept a direct VNIC', { pid });
   if (await within(END_MS_MAX, isFree)) return killed;
-  log('error', 'a queue of a direct VNIC is still taken: its socket may be hidden in another one', { ifIndex, queues });
+  log('error', 'a queue of a direct VNIC is still taken: its socket may be hidden in another one', {
+    ifIndex,
+    queues,
+  });
   void watchHidden(names, isFree, log);
   return killed;
 }

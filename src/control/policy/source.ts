@@ -94,7 +94,8 @@ class Reader {
     }
     const [document] = documents;
     if (document === undefined || document.contents === null) return {};
-    return this.#tree(document.contents, []);
+    const tree = this.#tree(document.contents, []);
+    return tree === '' ? {} : tree;
   }
 
   /**

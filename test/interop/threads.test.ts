@@ -3,9 +3,11 @@
  * twice, each thread finds its neighbours, and one that dies takes nobody along. On both protected drivers.
  */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import os from 'node:os';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { LabDaemon, VethLab } from '../../bench/echo/lab.ts';
+import { CLI, LabDaemon, VethLab } from '../../bench/echo/lab.ts';
 import type { Running } from '../../bench/processes.ts';
 import { parseIpv4 } from '../../src/base/address.ts';
 import { closeFd, readFd, writeFd } from '../../src/ffi/fd.ts';
@@ -65,8 +67,13 @@ async function switched(): Promise<Place> {
   };
 }
 
-async function start(place: Place, args: readonly string[] = []): Promise<Running> {
-  const running = place.daemon.run(['--vnic', place.spec, '--user', 'nobody', '--', APP, ...args]);
+async function start(
+  place: Place,
+  args: readonly string[] = [],
+  options: readonly string[] = [],
+): Promise<Running> {
+  const own = ['--vnic', place.spec, '--user', 'nobody', ...options, '--', APP, ...args];
+  const running = place.daemon.run(own);
   await until(() => running.output.includes('ready on 2 pairs') || !running.alive, READY_MS);
   assert.ok(running.alive, running.output);
   return running;
@@ -211,3 +218,48 @@ for (const [name, open] of [
     });
   });
 }
+
+/** What `arrakis ARGS` prints. */
+function arrakis(daemon: LabDaemon, ...args: string[]): string {
+  const env = { ...process.env, ...daemon.env };
+  return execFileSync(process.execPath, [CLI.pathname, ...args], { env, encoding: 'utf8' });
+}
+
+interface Listing {
+  objects: { kind: string; id: number; name: string; detail: { cpus?: number[] } }[];
+}
+
+function domainOf(daemon: LabDaemon) {
+  const { objects } = JSON.parse(arrakis(daemon, 'ls', '--json')) as Listing;
+  return objects.find((o) => o.kind === 'domain' && o.name === 'threads-app.js')!;
+}
+
+const cpusOf = async (running: Running): Promise<number[][]> =>
+  (await reports(running)).map((report) => report.cpus);
+
+describe('placement', {
+  skip: skip === false && os.availableParallelism() < 2 ? 'needs two processors' : skip,
+}, () => {
+  test('threads are placed by --cpu, moved while they run, and come back there', async () => {
+    const place = await softnic();
+    const { daemon } = place;
+    try {
+      const first = await start(place, [], ['--cpu', '0,1']);
+      const domain = domainOf(daemon);
+      assert.deepEqual(domain.detail.cpus, [0, 1]);
+      assert.match(arrakis(daemon, 'move', String(domain.id), '1'), /on processors 1$/m);
+      assert.deepEqual(domainOf(daemon).detail.cpus, [1]);
+      const [flow] = openFlows(place);
+      assert.ok(flow!.probe(READY_MS), 'it goes on');
+      flow!.close();
+      assert.deepEqual(await cpusOf(first), [[1], [1]]);
+      await until(() => domainOf(daemon) === undefined, READY_MS, 'the domain to end');
+
+      const second = await start(place, [], ['--cpu', '0,1']);
+      assert.deepEqual(domainOf(daemon).detail.cpus, [1, 0]);
+      assert.deepEqual(await cpusOf(second), [[1], [0]]);
+    } finally {
+      await place.close();
+    }
+  });
+});

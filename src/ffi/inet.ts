@@ -1,13 +1,25 @@
 /** Kernel UDP and ICMP sockets, synchronous: what benchmarks and the demo use. See ip(7), icmp(7), raw(7). */
 import { formatIpv4, type Ipv4 } from '../base/address.ts';
 import { closeFd } from './fd.ts';
-import { AF_INET, connectSocket, openSocket, SOCK_DGRAM, SOCK_RAW } from './socket.ts';
+import { AF_INET, bindSocket, connectSocket, openSocket, SOCK_DGRAM, SOCK_RAW } from './socket.ts';
 
 const IPPROTO_ICMP = 1;
 
 /** A blocking UDP socket connected to `address:port`; read and write it with `readFd` and `writeFd`. */
 export function connectUdp(address: Ipv4, port: number): number {
   return connected(SOCK_DGRAM, 0, address, port);
+}
+
+/** A blocking UDP socket that receives what is for `address:port`; read it with `readFd`. */
+export function bindUdp(address: Ipv4, port: number): number {
+  const fd = openSocket(AF_INET, SOCK_DGRAM, 0);
+  try {
+    bindSocket(fd, sockaddrIn(address, port), `${formatIpv4(address)}:${port}`);
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
+  return fd;
 }
 
 /**
@@ -18,14 +30,19 @@ export function connectIcmp(address: Ipv4): number {
   return connected(SOCK_RAW, IPPROTO_ICMP, address, 0);
 }
 
-function connected(type: number, protocol: number, address: Ipv4, port: number): number {
-  const fd = openSocket(AF_INET, type, protocol);
+/** struct sockaddr_in: family 0, port 2, address 4, eight bytes of padding. */
+function sockaddrIn(address: Ipv4, port: number): Buffer {
   const name = Buffer.alloc(16);
   name.writeUInt16LE(AF_INET, 0);
   name.writeUInt16BE(port, 2);
   name.writeUInt32BE(address, 4);
+  return name;
+}
+
+function connected(type: number, protocol: number, address: Ipv4, port: number): number {
+  const fd = openSocket(AF_INET, type, protocol);
   try {
-    connectSocket(fd, name, `${formatIpv4(address)}:${port}`);
+    connectSocket(fd, sockaddrIn(address, port), `${formatIpv4(address)}:${port}`);
   } catch (error) {
     closeFd(fd);
     throw error;

@@ -7,9 +7,11 @@ import type { BenchRow } from '../../../bench/stats.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+import { registerBenchDoorbell } from './bench-doorbell.ts';
 
 export function registerBench(program: Command): void {
   const bench = program.command('bench').description('measure, side by side with named peers');
+  registerBenchDoorbell(bench, wholeNumber);
   bench
     .command('echo')
     .description('UDP echo: kernel sockets, DPDK and Arrakis, driven by the same generator')

@@ -18,6 +18,7 @@ import { summarize } from '../stats.ts';
 import { EchoGenerator, type Saturation } from './generator.ts';
 import { KernelClient } from './kernel-client.ts';
 import { resolveMac } from './resolve.ts';
+import { SelfPolled } from './self-polled.ts';
 
 /** What to measure, and whom to ask. Zero `roundTrips` or `saturateMs` leaves that part out. */
 export interface ClientJob {
@@ -31,6 +32,8 @@ export interface ClientJob {
   saturateMs: number;
   window: number;
   probeMs: number;
+  /** Path of the server's network namespace: poll our interface ourselves (self-polled.ts). Default: by softirq. */
+  pollTowards?: string;
 }
 
 export interface ClientResult {
@@ -91,9 +94,14 @@ function overXdp(interfaceName: string, job: ClientJob): ClientResult {
     const vnic = nic.attachDirect({ name: 'generator', filters, ...geometry });
     try {
       const queue = openAfXdpQueue(vnic.grant, { region: vnic.fds[0], socket: vnic.fds[1] });
+      const polled =
+        job.pollTowards === undefined
+          ? null
+          : new SelfPolled(parseIpv4(job.sourceAddress), job.pollTowards);
       try {
-        return measure(generator(queue, nic.mac, job), job);
+        return measure(generator(queue, nic.mac, job, polled?.poll), job);
       } finally {
+        polled?.close();
         queue.close();
       }
     } finally {

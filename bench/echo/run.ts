@@ -4,7 +4,8 @@ import { runToJson, startNode } from '../processes.ts';
 import { type BenchRow, median } from '../stats.ts';
 import type { ClientJob, ClientResult } from './client.ts';
 import { VethLab } from './lab.ts';
-import { type EchoSystem, echoSystems } from './systems.ts';
+import { allowSelfPolling, pathOf, pollBySender, pollByTimer } from './own-core.ts';
+import { type EchoSystem, echoSystems, SERVER_CPU, type Server } from './systems.ts';
 
 export interface EchoBenchOptions {
   repetitions: number;
@@ -86,34 +87,57 @@ async function measureOnce(
   lab: VethLab | null,
   options: EchoBenchOptions,
 ): Promise<ClientResult> {
-  const onVeth = system.link === 'veth';
-  const server = await system.start(onVeth ? lab : null);
+  const wire = system.link === 'veth' ? lab : null;
+  const server = await system.start(wire);
   try {
-    const job: ClientJob = {
-      sourceAddress: server.clientAddress,
-      sourcePort: SOURCE_PORT,
-      destinationMac: server.mac,
-      destinationAddress: server.address,
-      destinationPort: server.port,
-      roundTrips: options.roundTrips,
-      saturateMs: options.saturateMs,
-      window: options.window,
-      probeMs: PROBE_MS,
-    };
-    const client = startNode(new URL('./client.js', import.meta.url), server.client, {
-      ...(server.clientCpus === null ? {} : { cpus: server.clientCpus }),
-      env: { ...server.clientEnv, ARRAKIS_BENCH: JSON.stringify(job) },
-      ...(onVeth && lab !== null ? { network: lab.client.network } : {}),
-    });
-    const stop = (): void => void client.stop();
-    options.signal?.addEventListener('abort', stop);
+    if (wire === null) return await ask(server, null, options, {});
+    // One in flight: the sides take turns, so it matters little whose core a softirq runs on; a timer would only delay.
+    const { rtt } = await ask(server, wire, options, { saturateMs: 0 });
+    pollByTimer(wire.server, wire.client, SERVER_CPU, system.pollEveryUs);
+    allowSelfPolling(wire.client);
     try {
-      return await runToJson<ClientResult>(client, options.saturateMs + CLIENT_SLACK_MS);
+      const pollTowards = pathOf(wire.server.network);
+      const { saturation } = await ask(server, wire, options, { roundTrips: 0, pollTowards });
+      return { rtt, saturation };
     } finally {
-      options.signal?.removeEventListener('abort', stop);
+      pollBySender(wire.server);
+      pollBySender(wire.client);
     }
   } finally {
     await server.stop();
+  }
+}
+
+/** Run the client once, on the wire when there is one. */
+async function ask(
+  server: Server,
+  wire: VethLab | null,
+  options: EchoBenchOptions,
+  part: Partial<ClientJob>,
+): Promise<ClientResult> {
+  const job: ClientJob = {
+    sourceAddress: server.clientAddress,
+    sourcePort: SOURCE_PORT,
+    destinationMac: server.mac,
+    destinationAddress: server.address,
+    destinationPort: server.port,
+    roundTrips: options.roundTrips,
+    saturateMs: options.saturateMs,
+    window: options.window,
+    probeMs: PROBE_MS,
+    ...part,
+  };
+  const client = startNode(new URL('./client.js', import.meta.url), server.client, {
+    ...(server.clientCpus === null ? {} : { cpus: server.clientCpus }),
+    env: { ...server.clientEnv, ARRAKIS_BENCH: JSON.stringify(job) },
+    ...(wire === null ? {} : { network: wire.client.network }),
+  });
+  const stop = (): void => void client.stop();
+  options.signal?.addEventListener('abort', stop);
+  try {
+    return await runToJson<ClientResult>(client, job.saturateMs + CLIENT_SLACK_MS);
+  } finally {
+    options.signal?.removeEventListener('abort', stop);
   }
 }
 

@@ -1,6 +1,7 @@
 /**
  * The servers that `arrakis bench echo` compares. Each says what it is, why it cannot run here (if so), starts, and
- * says how the client reaches it. On a wire the server has processor 0 and the client 1.
+ * says how the client reaches it. On a wire the server has processor 0 and the client 1, each for all its work
+ * (own-core.ts).
  */
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -14,8 +15,15 @@ import { ECHO_APP, LabDaemon, type VethLab } from './lab.ts';
 export const ECHO_PORT = 7;
 /** Kernel ports below 1024 are not for everyone: on loopback the echo has a high one. */
 const LOOPBACK_PORT = 20_007;
-const SERVER_CPU = 0;
+export const SERVER_CPU = 0;
 const CLIENT_CPU = 1;
+/**
+ * How often the server's interface is polled under load (own-core.ts), where each system was fastest of 50, 100 and 200:
+ * a timer costs time, and one that is late leaves a server without work.
+ */
+const POLL_EVERY_US = 100;
+/** With a socket that polls by itself the timer is only the last resort, as the kernel's documentation has it. */
+const POLL_EVERY_US_SELF_POLLED = 200;
 /** The application's address where it has one of its own on the software NIC. */
 const SOFT_SERVER = '10.77.0.7';
 const SOFT_CLIENT = '10.77.0.8';
@@ -39,6 +47,8 @@ export interface EchoSystem {
   readonly name: string;
   readonly link: 'veth' | 'softnic' | 'loopback';
   readonly boundBy: string;
+  /** Microseconds between polls of the server's interface under load; on a veth only. */
+  readonly pollEveryUs: number;
   /** Why it cannot run on this machine, or null. */
   missing(): string | null;
   start(lab: VethLab | null): Promise<Server>;
@@ -91,24 +101,30 @@ const placement = (lab: VethLab | null) => ({
   ...(lab === null ? {} : { network: lab.server.network }),
 });
 
-/** The C echo, compiled to the temporary directory once per call. */
-function kernelC(link: 'veth' | 'loopback'): EchoSystem {
+/**
+ * The C echo, compiled to the temporary directory once per call. `polls`: as fast as we could make it, with recvmmsg,
+ * sendmmsg and SO_PREFER_BUSY_POLL, which only root may set and only an interface has; otherwise as programs are.
+ */
+function kernelC(name: string, link: 'veth' | 'loopback', polls: boolean): EchoSystem {
   const source = fileURLToPath(new URL('../../../bench/peers/udp_echo.c', import.meta.url));
   return {
-    name: 'kernel/c',
+    name,
     link,
     boundBy:
       link === 'veth'
-        ? "the server's two system calls and the kernel's UDP path"
+        ? `the kernel's UDP path both ways${polls ? '' : ', two system calls a packet, and waking up'}`
         : "the client's and the server's system calls",
+    pollEveryUs: polls ? POLL_EVERY_US_SELF_POLLED : POLL_EVERY_US,
     missing: () => (which('gcc') === null ? 'gcc is not installed' : null),
     async start(lab) {
       const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-c-'));
       const binary = path.join(dir, 'udp_echo');
       execFileSync('gcc', ['-O2', '-Wall', '-o', binary, source]);
-      const server = oneProcess(lab, (address) =>
-        start(binary, [address, String(lab === null ? LOOPBACK_PORT : ECHO_PORT)], placement(lab)),
-      );
+      const mode = polls ? ['poll'] : [];
+      const server = oneProcess(lab, (address) => {
+        const port = String(lab === null ? LOOPBACK_PORT : ECHO_PORT);
+        return start(binary, [address, port, ...mode], placement(lab));
+      });
       const stop = async () => {
         await server.stop();
         fs.rmSync(dir, { recursive: true, force: true });
@@ -124,6 +140,7 @@ function kernelNode(link: 'veth' | 'loopback'): EchoSystem {
     name: 'kernel/node-dgram',
     link,
     boundBy: 'an event, a Buffer and two system calls per packet in libuv',
+    pollEveryUs: POLL_EVERY_US,
     missing: () => null,
     async start(lab) {
       return oneProcess(lab, (address) =>
@@ -142,6 +159,7 @@ function testpmd(): EchoSystem {
     name: 'dpdk/testpmd',
     link: 'veth',
     boundBy: 'the AF_XDP copy path of the veth driver (C, net_af_xdp, macswap)',
+    pollEveryUs: POLL_EVERY_US,
     missing: () =>
       which('dpdk-testpmd') === null ? 'dpdk-testpmd is not installed (package dpdk-dev)' : null,
     async start(lab) {
@@ -172,8 +190,9 @@ function afXdp(mode: 'direct' | 'switched'): EchoSystem {
     link: 'veth',
     boundBy:
       mode === 'direct'
-        ? 'the AF_XDP copy path of the veth driver: one system call a batch, and the softirq it runs'
-        : 'two veth crossings each way; the XDP switch runs in the softirq of the sender',
+        ? 'the AF_XDP copy path of the veth driver: a system call a batch, and the receive softirq'
+        : 'two veth crossings each way, the XDP switch among them',
+    pollEveryUs: POLL_EVERY_US,
     missing: () => null,
     async start(lab) {
       const daemon = await LabDaemon.start(lab!.server.network, ['--no-tap']);
@@ -197,6 +216,7 @@ function softNic(): EchoSystem {
     link: 'softnic',
     boundBy:
       'the software NIC, which copies and checks every packet twice, on the same two processors',
+    pollEveryUs: 0,
     missing: () => null,
     async start() {
       // Three processes on two processors: the device shares the client's, so that the server has its own.
@@ -227,9 +247,10 @@ function softNic(): EchoSystem {
 
 /** What can be compared: on a veth pair as root, otherwise the software NIC beside kernel sockets on loopback. */
 export function echoSystems(): EchoSystem[] {
-  if (!isRoot()) return [kernelC('loopback'), kernelNode('loopback'), softNic()];
+  if (!isRoot()) return [kernelC('kernel/c', 'loopback', false), kernelNode('loopback'), softNic()];
   return [
-    kernelC('veth'),
+    kernelC('kernel/c', 'veth', true),
+    kernelC('kernel/c-sleeping', 'veth', false),
     kernelNode('veth'),
     testpmd(),
     afXdp('direct'),

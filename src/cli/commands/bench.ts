@@ -8,9 +8,11 @@ import { ArrakisError } from '../../base/errors.ts';
 import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 import { registerBenchDoorbell } from './bench-doorbell.ts';
+import { registerBenchIpc } from './bench-ipc.ts';
 
 export function registerBench(program: Command): void {
   const bench = program.command('bench').description('measure, side by side with named peers');
+  registerBenchIpc(bench, wholeNumber);
   registerBenchDoorbell(bench, wholeNumber);
   bench
     .command('echo')

@@ -204,12 +204,16 @@ function start(
   return daemon;
 }
 
-/** A policy that cannot be used, and the journal of a later version, are errors before anything is touched. */
+/**
+ * A policy that cannot be used, and the journal of a later version, are errors before anything is touched. What a daemon
+ * before has left waits for one that can start.
+ */
 function orLeave<T>(directory: RunDirectory, open: () => T): T {
   try {
     return open();
   } catch (error) {
-    directory.leave();
+    if (Safekeeping.isIn(directory.path)) directory.leave();
+    else directory.release();
     throw error;
   }
 }

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { ArrakisError } from '../../base/errors.ts';
 import { LIMITS } from '../limits.ts';
 import { checkRange, formatRange, rangeCovers, rangeSchema } from './range.ts';
+import { parseRange } from './range-text.ts';
 import { allRights, CAP_KINDS, RIGHTS, rightNames, rightsOf } from './rights.ts';
 import { CapSpace } from './space.ts';
 
@@ -166,6 +167,45 @@ test('ranges from outside pass the gate only whole', () => {
     assert.ok(!rangeSchema.safeParse(bad).success, JSON.stringify(bad));
   }
   assert.throws(() => checkRange('cores', { bytes: 1 }), code('ARK_BAD_ARGUMENT'));
+});
+
+test('ranges as people type them are those that they read', () => {
+  for (const [kind, text] of [
+    ['addresses', 'udp 10.0.0.2-10.0.0.9:7-9'],
+    ['addresses', 'tcp 10.0.0.2:80'],
+    ['addresses', 'any 10.0.0.2'],
+    ['cores', 'cpus 0,2'],
+    ['rate', '1000000 bit/s 50 packets/s weight 3'],
+    ['rate', '50 packets/s'],
+    ['rate', 'any rate'],
+    ['pool', '4096 bytes'],
+    ['device', 'everything'],
+  ] as const) {
+    assert.equal(formatRange(parseRange(kind, text)), text);
+  }
+  assert.equal(
+    formatRange(parseRange('addresses', 'any 10.77.0.9/24')),
+    'any 10.77.0.0-10.77.0.255',
+  );
+  assert.deepEqual(parseRange('rate', '100M bit/s'), {
+    bitsPerSecond: 1e8,
+    packetsPerSecond: null,
+    weight: null,
+  });
+  for (const [kind, text] of [
+    ['addresses', 'udp 10.0.0.9-10.0.0.2'],
+    ['addresses', 'any 10.0.0.2:7'],
+    ['addresses', 'sctp 10.0.0.2'],
+    ['addresses', 'udp 10.0.0.2:70000'],
+    ['addresses', 'udp 10.0.0.2/33'],
+    ['cores', 'cpus x'],
+    ['rate', ''],
+    ['rate', '0 bit/s'],
+    ['pool', 'many bytes'],
+    ['device', 'cpus 0'],
+  ] as const) {
+    assert.throws(() => parseRange(kind, text), code('ARK_BAD_ARGUMENT'), text);
+  }
 });
 
 test('ranges as people read them', () => {

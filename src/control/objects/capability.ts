@@ -84,17 +84,32 @@ export const derive = handler(
   (plane, call, { cap: id, ...narrowing }) => {
     const domain = callerOf(call);
     const cap = findCapability(plane, domain, id);
-    return { cap, holder: domain.id, ...narrowed(cap, narrowing) };
+    return { cap, by: domain.id, ...narrowed(cap, narrowing) };
   },
-  (plane, { cap, holder, rights, range }) => ({
-    reply: describeCapability(plane.caps.derive(cap, holder, rights, range)),
-  }),
+  (plane, { cap, by, rights, range }) => {
+    const reply = describeCapability(plane.caps.derive(cap, cap.holder, rights, range));
+    tellHolder(plane, reply, by);
+    return { reply };
+  },
 );
+
+/** A capability was made for a domain by `by`; when that is another it does not know. */
+function tellHolder(plane: ControlPlane, capability: CapInfo, by: number): void {
+  if (capability.holder !== by)
+    plane.domains.get(capability.holder)?.notices.granted(capability, by);
+}
 
 export const copy = handler(
   'cap.copy',
-  (plane, call, { cap }) => findCapability(plane, callerOf(call), cap),
-  (plane, cap) => ({ reply: describeCapability(plane.caps.copy(cap)) }),
+  (plane, call, { cap }) => ({
+    by: callerOf(call).id,
+    cap: findCapability(plane, callerOf(call), cap),
+  }),
+  (plane, { by, cap }) => {
+    const reply = describeCapability(plane.caps.copy(cap));
+    tellHolder(plane, reply, by);
+    return { reply };
+  },
 );
 
 export const grant = handler(
@@ -111,7 +126,7 @@ export const grant = handler(
   },
   (plane, { cap, to, by, rights, range }) => {
     const reply = describeCapability(plane.caps.derive(cap, to.id, rights, range));
-    to.notices.granted(reply, by);
+    tellHolder(plane, reply, by);
     return { reply };
   },
 );
@@ -128,7 +143,7 @@ export const mint = handler(
   }),
   (plane, { by, to, kind, object, rights, range }) => {
     const reply = describeCapability(plane.caps.mint(to.id, kind, object, rights, range));
-    if (by !== to.id) to.notices.granted(reply, by);
+    tellHolder(plane, reply, by);
     return { reply };
   },
 );

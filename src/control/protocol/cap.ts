@@ -46,7 +46,7 @@ export const CAP_OPERATIONS = {
     errors: [],
   },
   'cap.derive': {
-    doc: 'Make a capability with fewer rights or a smaller range out of one that the caller has.',
+    doc: 'Make a capability with fewer rights or a smaller range out of one, for its holder.',
     caller: 'domain',
     args: z.strictObject({ ...capArg, ...narrowing }),
     reply: capSchema,
@@ -55,7 +55,9 @@ export const CAP_OPERATIONS = {
     errors: ['ARK_NOT_FOUND', 'ARK_NOT_PERMITTED', 'ARK_BAD_ARGUMENT', 'ARK_LIMIT'],
   },
   'cap.copy': {
-    doc: 'Another capability of the same rights, derived from the same one; the copy of a root is derived from it.',
+    doc:
+      'Another capability of the same rights for the same holder, derived from the same one; the copy of a root is ' +
+      'derived from it.',
     caller: 'domain',
     args: z.strictObject(capArg),
     reply: capSchema,

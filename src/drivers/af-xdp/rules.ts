@@ -144,7 +144,10 @@ function receiverOf({ owner, compiled, whole }: FlowPlan): Receiver | null {
 }
 
 function senderOf({ compiled, whole }: FlowPlan, transmit: readonly Filter[] | null): Sender {
-  if (transmit !== null) return { filters: transmit, mirrorsFlows: false, whole };
+  if (transmit !== null) {
+    const filters = transmit.filter(({ boxes }) => boxes.length > 0);
+    return { filters, mirrorsFlows: false, whole };
+  }
   if (compiled === null && whole.length === 0) return MIRRORS;
   return { filters: compiled === null ? [] : [mirrorBoxes(compiled)], mirrorsFlows: true, whole };
 }

@@ -27,6 +27,7 @@ async function open(domain: Domain): Promise<void> {
       say(`gone ${reason}`);
       void vnic.close().then(() => open(domain));
     });
+    vnic.on('reattached', () => say(`reattached ${vnic.name}`));
     say(`open ${vnic.name} ${vnic.driver} uid ${process.getuid!()}`);
   } catch (error) {
     const { code } = error as ArrakisError;
@@ -41,6 +42,7 @@ const domain = await connect({ name: 'app' }).catch((error: ArrakisError) => {
   say(`refused ${error.code}`);
   process.exit(1);
 });
+domain.on('resumed', () => say(`resumed ${domain.vnics.length}`));
 domain.on('control-lost', (reason) => say(`control-lost ${reason}`));
 say(`fd ${process.env.ARRAKIS_FD ?? 'taken'}`);
 await open(domain);

@@ -27,8 +27,9 @@ const NUM_BUFFERS = 10;
 
 /** Chains that one pair may send in a turn of a port whose pairs have weights. */
 const PAIR_BATCH = 64;
-/** No bound of `poll`. */
-const ANY_BYTES = Number.MAX_SAFE_INTEGER;
+const MIN_CHAIN_BYTES = NET_HEADER_LEN + MIN_FRAME_BYTES;
+/** No bound of `poll`; a small integer, to be compared as one. */
+export const ANY_BYTES = 2 ** 30;
 
 export class QueuePair implements Sender<FrameSink> {
   readonly index: number;
@@ -118,9 +119,10 @@ export class QueuePair implements Sender<FrameSink> {
     let taken = 0;
     let budget = descriptorsMax;
     const limits = this.sendLimits;
+    const isLimited = limits.isSet;
     let bytes = 0;
     for (; taken < count && budget > 0 && bytes < bytesMax; taken++) {
-      if (limits.isSet && !limits.open) break;
+      if (isLimited && !limits.open) break;
       const total = tx.take();
       if (total < 0) break;
       budget -= tx.segmentCount;
@@ -130,9 +132,8 @@ export class QueuePair implements Sender<FrameSink> {
       }
       if (this.#txEnabled) this.#takeFrame(tx, total, sink);
       tx.complete(0);
-      const length = Math.max(total - NET_HEADER_LEN, 0);
-      bytes += Math.max(length, MIN_FRAME_BYTES);
-      if (limits.isSet) limits.charge(length);
+      bytes += total > MIN_CHAIN_BYTES ? total - NET_HEADER_LEN : MIN_FRAME_BYTES;
+      if (isLimited) limits.charge(Math.max(total - NET_HEADER_LEN, 0));
     }
     this.descriptors = descriptorsMax - budget;
     this.bytes = bytes;

@@ -12,7 +12,7 @@ import { type BackendHost, VhostBackend } from '../ring/vhost-backend.ts';
 import { FEATURE, featureSet } from '../ring/vhost-user.ts';
 import { ETH_HEADER_LEN, type FilterSet, type FrameFields } from './match.ts';
 import type { Pace } from './pace.ts';
-import { QueuePair } from './pair.ts';
+import { ANY_BYTES, QueuePair } from './pair.ts';
 import { type Pacer, pacerOf } from './rate.ts';
 import { type Room, Scheduler, type Sender } from './schedule.ts';
 
@@ -148,7 +148,7 @@ export class Port implements Sender<FrameSink> {
   }
 
   /** Take up to a batch of frames from the VNIC and give them to `sink`. How many chains were taken. */
-  poll(sink: FrameSink, bytesMax = Number.MAX_SAFE_INTEGER): number {
+  poll(sink: FrameSink, bytesMax = ANY_BYTES): number {
     const { pairs } = this;
     if (pairs.length === 1) return pairs[0]!.poll(sink, BATCH, DESCRIPTORS_PER_TURN, bytesMax);
     if (this.#scheduler !== null) return this.#pollByWeight(this.#scheduler, sink, bytesMax);

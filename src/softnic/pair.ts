@@ -54,6 +54,7 @@ export class QueuePair implements Sender<FrameSink> {
   readonly #port: Port;
   readonly #arena: Arena;
   readonly #staging: number;
+  readonly #frameLengthMax: number;
   readonly #pace: Pace;
   /** Indices of its virtqueues (virtio 1.2, section 5.1.2). */
   readonly #receiveQueue: number;
@@ -76,6 +77,7 @@ export class QueuePair implements Sender<FrameSink> {
     this.#port = port;
     this.#arena = arena;
     this.#staging = staging;
+    this.#frameLengthMax = port.frameLengthMax;
     this.#receiveQueue = 2 * index;
     this.#transmitQueue = 2 * index + 1;
   }
@@ -151,7 +153,7 @@ export class QueuePair implements Sender<FrameSink> {
       this.#port.drops[DROP.truncated]!++;
       return;
     }
-    if (length > this.#port.frameLengthMax) {
+    if (length > this.#frameLengthMax) {
       this.#port.drops[DROP.tooLong]!++;
       return;
     }

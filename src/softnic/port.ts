@@ -83,6 +83,8 @@ export class Port implements Sender<FrameSink> {
   readonly #regionBytes: number | undefined;
   /** The pairs that receive now: frames are spread over these. */
   #receivers: readonly QueuePair[] = [];
+  /** The one of them, where there is one: most ports have no others. */
+  #only: QueuePair | null = null;
   readonly #pace: Pace;
   /** Limits of the VNIC, which its pairs share. */
   #sendPacer: Pacer | null = null;
@@ -137,6 +139,7 @@ export class Port implements Sender<FrameSink> {
     const { pairs } = this;
     for (const pair of pairs) pair.refresh(this.session);
     this.#receivers = pairs.filter((pair) => pair.receives);
+    this.#only = this.#receivers.length === 1 ? this.#receivers[0]! : null;
     const broken = pairs.find((pair) => pair.brokenReason !== null)?.brokenReason ?? null;
     const running = pairs.some((pair) => pair.running);
     const state = broken !== null ? 'broken' : running ? 'up' : 'down';
@@ -239,9 +242,13 @@ export class Port implements Sender<FrameSink> {
 
   /** Give the VNIC the frame of these fields from staging memory. Counted as a drop when that cannot be. */
   deliver(at: number, length: number, frame: FrameFields): void {
+    const only = this.#only;
+    if (only !== null) {
+      only.deliver(at, length);
+      return;
+    }
     const receivers = this.#receivers;
-    if (receivers.length === 1) receivers[0]!.deliver(at, length);
-    else if (receivers.length === 0) this.drops[DROP.noBuffer]!++;
+    if (receivers.length === 0) this.drops[DROP.noBuffer]!++;
     else receivers[pairOfHash(frame.hash(), receivers.length)]!.deliver(at, length);
   }
 

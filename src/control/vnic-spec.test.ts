@@ -20,6 +20,10 @@ test('text and object are two forms of the same', () => {
       },
     ],
     [
+      'eth1,filter=udp dst port 7 and src net 10.1.0.0/16,filter=icmp',
+      { device: 'eth1', filters: ['udp dst port 7 and src net 10.1.0.0/16', 'icmp'] },
+    ],
+    [
       'eth1.5,ip=10.0.0.2/24,gw=10.0.0.1,mode=direct,queue=3,name=web,frames=4096',
       {
         device: 'eth1.5',

@@ -1,7 +1,7 @@
 /**
  * What a VNIC is to be, in the form that people type and in the form that the protocol carries.
  *
- *   DEVICE[,ip=10.0.0.2/24][,gw=10.0.0.1][,port=udp:7]...[,mode=direct|switched][,queue=N][,queues=N][,name=x]
+ *   DEVICE[,ip=10.0.0.2/24][,gw=10.0.0.1][,port=udp:7]...[,filter=TEXT]...[,mode=direct|switched][,queue=N][,queues=N][,name=x]
  *          [,frames=N][,rate=100M][,pps=50k][,weight=3]
  *
  * `soft0,ip=10.77.0.2/24`, `eth1,mode=switched,port=udp:7,port=tcp:80-90`.
@@ -17,6 +17,7 @@ import {
   parseRate,
   weightSchema,
 } from '../device/rate.ts';
+import { FILTER_LIMITS } from '../filter/limits.ts';
 import { LIMITS } from './limits.ts';
 
 const uint32 = z.int().min(0).max(0xffffffff);
@@ -43,6 +44,11 @@ export const vnicSpecSchema = z.strictObject({
     .max(LIMITS.filtersPerVnicMax)
     .optional()
     .describe('ports received on a shared address'),
+  filters: z
+    .array(z.string().max(FILTER_LIMITS.textMax))
+    .max(LIMITS.filtersPerVnicMax)
+    .optional()
+    .describe('what is received on a shared address, besides ports: filters as text'),
   mode: z.enum(['direct', 'switched']).optional().describe('AF_XDP only; default: switched'),
   queue: z
     .int()
@@ -75,7 +81,7 @@ export type PortRange = z.infer<typeof portRangeSchema>;
 
 /** The text form, for hints and help. */
 export const VNIC_SPEC_FORM =
-  'DEVICE[,ip=10.0.0.2/24][,gw=IP][,port=udp:7][,mode=direct|switched][,queue=N][,queues=N][,name=x][,frames=N][,rate=100M][,pps=50k][,weight=N]';
+  'DEVICE[,ip=10.0.0.2/24][,gw=IP][,port=udp:7][,filter=TEXT][,mode=direct|switched][,queue=N][,queues=N][,name=x][,frames=N][,rate=100M][,pps=50k][,weight=N]';
 
 function bad(text: string, what: string): ArrakisError {
   return new ArrakisError('ARK_BAD_ARGUMENT', `VNIC spec "${text}": ${what}`, {
@@ -121,6 +127,7 @@ export function parseVnicSpec(text: string): VnicSpec {
       if (value.includes('/')) spec.prefix = prefix;
     } else if (key === 'gw') spec.gateway = parseIpv4(value);
     else if (key === 'port') spec.ports = [...(spec.ports ?? []), parsePorts(value, text)];
+    else if (key === 'filter') spec.filters = [...(spec.filters ?? []), value];
     else if (key === 'mode') spec.mode = value as 'direct' | 'switched';
     else if (key === 'queue') spec.queue = parseNumber(value, text, 'queue');
     else if (key === 'queues') spec.queues = parseNumber(value, text, 'queues');
@@ -149,6 +156,7 @@ export function formatVnicSpec(spec: VnicSpec): string {
   for (const { protocol, first, last } of spec.ports ?? []) {
     text += `,port=${protocol}:${first}${last === first ? '' : `-${last}`}`;
   }
+  for (const filter of spec.filters ?? []) text += `,filter=${filter}`;
   if (spec.mode !== undefined) text += `,mode=${spec.mode}`;
   if (spec.queue !== undefined) text += `,queue=${spec.queue}`;
   if (spec.queues !== undefined) text += `,queues=${spec.queues}`;

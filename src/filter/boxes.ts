@@ -153,6 +153,12 @@ export function projection(filters: readonly Filter[], d: number): Range[] {
   return apart;
 }
 
+/** True when every value of dimension `d` occurs in `filter`: it does not say which it wants. */
+export const admitsEvery = (filter: Filter, d: number): boolean => {
+  const [first] = projection([filter], d);
+  return first !== undefined && first[0] === 0 && first[1] === SPACE_LAST[d];
+};
+
 // The algebra.
 
 /** Whether a point is wanted that is, or is not, in each of two sets. Never when it is not in the first. */

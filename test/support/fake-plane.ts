@@ -25,6 +25,12 @@ export class FakeNic implements NicDevice {
   readonly sharesAddress: boolean;
   readonly assignsAddresses: boolean;
   readonly bitsPerSecond = 1e10;
+  /** What the last VNIC whose filters were changed receives and sends. */
+  filters: Pick<AttachRequest, 'transmit'> & { receive: AttachRequest['filters'] } = {
+    receive: [],
+    transmit: null,
+  };
+  refusesFilters = false;
   /** Every rate that was set while a VNIC was attached. */
   readonly rates: RateSetting[] = [];
   /** Of the last VNIC that was attached. */
@@ -75,7 +81,11 @@ export class FakeNic implements NicDevice {
       regionBytes: 4096,
       fds: [0, 0],
       handedOver: () => {},
-      setFilters: async () => {},
+      setFilters: async (receive, transmit) => {
+        await this.gate;
+        if (this.refusesFilters) throw new ArrakisError('ARK_LIMIT', 'too much for the device');
+        this.filters = { receive, transmit };
+      },
       setRate: async (setting) => {
         await this.gate;
         this.rates.push(setting);

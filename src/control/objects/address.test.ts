@@ -71,6 +71,24 @@ test('an interface shares its address by port, and only so', () => {
   assert.throws(() => plan('eth1,port=udp:7', { ...eth, address: 0 }), code('ARK_BAD_ARGUMENT'));
 });
 
+test('a shared address is shared by any filter that leaves something of it', () => {
+  const text = 'udp dst port 7 and src net 10.1.0.0/16';
+  const own = plain(filter.udp().dstHost('10.0.0.5').dstPort(7).srcNet('10.1.0.0/16'));
+  assert.deepEqual(plan(`eth1,filter=${text}`, eth).filters, [own]);
+  assert.deepEqual(plan(`eth1,filter=${text} and dst host 10.0.0.5`, eth).filters, [own]);
+  assert.deepEqual(plan(`eth1,port=tcp:9,filter=${text}`, eth).filters.length, 2);
+  for (const wrong of [
+    'any',
+    'dst host 10.0.0.5',
+    'udp dst host 10.0.0.6',
+    'udp dst',
+    'udp and tcp',
+  ]) {
+    assert.throws(() => plan(`eth1,filter=${wrong}`, eth), code('ARK_BAD_ARGUMENT'), wrong);
+  }
+  assert.throws(() => plan(`eth1,ip=10.0.0.9,filter=${text}`, eth), code('ARK_BAD_ARGUMENT'));
+});
+
 test('another address on an interface belongs to the VNIC whole', () => {
   const { ownsAddress, filters, gateway } = plan('eth1,ip=10.0.0.9/24', eth);
   assert.ok(ownsAddress);

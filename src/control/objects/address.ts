@@ -1,9 +1,21 @@
 /** From a VNIC spec to an address and filters on a device, and who has them already. Decides; changes nothing. */
 import { formatIpv4, type Ipv4, netmask } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import { DIM, type Filter, overlaps, projection, within } from '../../filter/boxes.ts';
+import {
+  admitsEvery,
+  covers,
+  DIM,
+  equals,
+  type Filter,
+  intersect,
+  overlaps,
+  projection,
+  within,
+} from '../../filter/boxes.ts';
+import { requireUsable } from '../../filter/build.ts';
 import { filterOfRange } from '../../filter/coverage.ts';
 import { formatFilter } from '../../filter/format.ts';
+import { parseFilter } from '../../filter/parse.ts';
 import { firstFree } from '../caps/authority.ts';
 import type { NicDevice } from '../devices/device.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
@@ -53,18 +65,31 @@ function sharedAddress(spec: VnicSpec, device: NicDevice): Addressing | null {
     });
   }
   const { address } = device;
-  if (spec.ports === undefined || spec.ports.length === 0) {
+  const { ports = [], filters: texts = [] } = spec;
+  if (ports.length + texts.length === 0) {
     throw new ArrakisError(
       'ARK_BAD_ARGUMENT',
       `${formatIpv4(address)} is shared with the kernel, so the VNIC needs ports`,
       { hint: `name them (${spec.device},port=udp:7) or an address of its own (ip=...)` },
     );
   }
-  const filters = spec.ports.map(({ protocol, first, last }) =>
+  const here = within({ destination: [address, address] });
+  const filters = ports.map(({ protocol, first, last }) =>
     filterOfRange({ protocol, first: address, last: address, portFirst: first, portLast: last }),
   );
+  for (const text of texts) filters.push(sharedFilter(parseFilter(text), here));
   const prefix = spec.prefix ?? device.prefix;
   return { address, prefix, gateway: spec.gateway ?? device.gateway, ownsAddress: false, filters };
+}
+
+/** A filter of packets to the shared address: it says nothing of the destination, or just that. */
+function sharedFilter(filter: Filter, here: Filter): Filter {
+  const own = admitsEvery(filter, DIM.destination) ? intersect(filter, here) : filter;
+  if (covers([here], own) && !equals(here, own)) return requireUsable(own);
+  const whose = equals(here, own) ? 'takes the whole address' : 'goes beyond the shared address';
+  throw new ArrakisError('ARK_BAD_ARGUMENT', `filter "${formatFilter(filter)}" ${whose}`, {
+    hint: 'name the protocol and ports; or an address of its own (ip=...)',
+  });
 }
 
 function ownAddress(
@@ -73,11 +98,12 @@ function ownAddress(
   claims: readonly Claim[],
   admit: Admission | null,
 ): Addressing {
-  if (spec.ports !== undefined && spec.ports.length > 0) {
+  const { ports = [], filters: texts = [] } = spec;
+  if (ports.length + texts.length > 0) {
     throw new ArrakisError(
       'ARK_BAD_ARGUMENT',
       'a VNIC with an address of its own receives every port of it',
-      { hint: 'leave port= out, or ip= where the interface address is to be shared' },
+      { hint: 'leave port= and filter= out, or ip= where the interface address is to be shared' },
     );
   }
   const address = spec.address ?? freeAddress(device, claims, admit);

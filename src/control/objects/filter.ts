@@ -9,13 +9,13 @@
  */
 import { ArrakisError } from '../../base/errors.ts';
 import {
+  admitsEvery,
   covers,
   DIM,
   type Filter,
   intersect,
   mirrorBoxes,
   projection,
-  SPACE_LAST,
   union,
   within,
 } from '../../filter/boxes.ts';
@@ -133,8 +133,7 @@ function findEntry(vnic: Vnic, id: number): { direction: FilterDirection; entrie
 function filterFor(vnic: Vnic, direction: FilterDirection, text: string): Filter {
   const filter = parseFilter(text);
   const own = direction === 'receive' ? DIM.destination : DIM.source;
-  const [all] = projection([filter], own);
-  if (all![0] !== 0 || all![1] !== SPACE_LAST[own]) return filter;
+  if (!admitsEvery(filter, own)) return filter;
   const side = direction === 'receive' ? 'destination' : 'source';
   const addresses = projection(vnic.granted, DIM.destination);
   return requireUsable(

@@ -100,7 +100,8 @@ export function openXsk(options: XskOptions): number {
 
 /**
  * Whether `queue` of the interface has no AF_XDP socket. Asks by trying, without zero-copy, so that the driver does not
- * notice. A queue that cannot be had for another reason counts as free: nobody has it.
+ * notice. A queue that cannot be had for another reason counts as free: nobody has it. The kernel lets go of the attempt a
+ * moment later: until then the queue seems taken to the next who asks, and `openXsk` waits.
  */
 export function xskQueueIsFree(ifIndex: number, queue: number): boolean {
   const fd = openSocket(AF_XDP, SOCK_RAW, 0);

@@ -95,6 +95,9 @@ describe('rates', () => {
         ['receive', 1_000_000, 50, 1, 'software NIC'],
       ],
     );
+    const env = { ...process.env, ...daemon.env };
+    const listed = execFileSync(process.execPath, [CLI.pathname, 'ls'], { encoding: 'utf8', env });
+    assert.match(listed, /send 1M bit\/s, 50 packets\/s, weight 3 \(software NIC\)/);
     const begin = performance.now();
     assert.equal(sendFrames(a, b, 40), 40);
     await until(async () => (await txPackets(a)) === 40);

@@ -1,6 +1,7 @@
 /** `arrakis ls`: what exists, whose it is, who enforces what, and what moved. */
 import type { Command } from 'commander';
 import { connect, formatIpv4, formatMac, type ObjectInfo } from '../../arrakis/index.ts';
+import { formatLimits, type Rate } from '../../device/rate.ts';
 import { counterOf, dropsOf, type Snapshot, takeSnapshot, type VnicStats } from '../snapshot.ts';
 import { type Cell, formatNumber, formatTable, printJson, printLine } from '../table.ts';
 
@@ -8,7 +9,7 @@ export function registerLs(program: Command): void {
   program
     .command('ls')
     .description('devices, domains and VNICs, with filters, enforcement and counters')
-    .option('--all', 'also queues, filters, doorbells and regions')
+    .option('--all', 'also queues, filters, rates, doorbells and regions')
     .option('--json', 'print everything as JSON')
     .action(async (options: { all?: boolean; json?: boolean }) => {
       const domain = await connect({ name: 'arrakis-ls' });
@@ -77,19 +78,34 @@ function vnicTable({ objects, stats }: Snapshot): string {
     ['VNIC', 'NAME', 'DOMAIN', 'DEVICE', 'DRIVER', 'STATE', 'RX', 'TX'],
     rows,
   );
-  return `${table}\n\n${vnics.map((v) => enforcement(v, counters.get(v.id) ?? {})).join('\n')}`;
+  const notes = vnics.map((v) => enforcement(v, counters.get(v.id) ?? {}, objects));
+  return `${table}\n\n${notes.join('\n')}`;
 }
 
 /** What a VNIC may do, who sees to it, and what was dropped. */
-function enforcement(vnic: ObjectInfo, counters: VnicStats['counters']): string {
-  const { filters, dataPath, memory, receiveFilter, sendFilter } = vnic.detail;
+function enforcement(
+  vnic: ObjectInfo,
+  counters: VnicStats['counters'],
+  objects: readonly ObjectInfo[],
+): string {
+  const { filters, transmit, dataPath, memory, receiveFilter, sendFilter } = vnic.detail;
   const lines = [
     `${vnic.name}: ${Array.isArray(filters) ? filters.join('; ') : 'no filter yet'}`,
     `  ${text(dataPath)}; memory: ${text(memory)}; checks receive: ${text(receiveFilter)}, send: ${text(sendFilter)}`,
   ];
+  const limits = objects.filter((o) => o.kind === 'rate' && o.detail.vnic === vnic.id);
+  if (limits.length > 0) lines.push(`  limits: ${limits.map(limitText).join('; ')}`);
+  if (Array.isArray(transmit)) lines.splice(1, 0, `  sends: ${transmit.join('; ') || 'nothing'}`);
   const drops = dropsOf(counters).map(([reason, count]) => `${reason} ${formatNumber(count)}`);
   if (drops.length > 0) lines.push(`  dropped: ${drops.join(', ')}`);
   return lines.join('\n');
+}
+
+/** `send 100M bit/s, weight 3 (software NIC)`. */
+function limitText({ detail }: ObjectInfo): string {
+  const of = detail.queue === null ? '' : `queue ${detail.queue} `;
+  const limits = formatLimits(detail as unknown as Rate);
+  return `${of}${detail.direction} ${limits} (${detail.enforcedBy})`;
 }
 
 function otherTable(objects: readonly ObjectInfo[]): string {

@@ -8,6 +8,8 @@ export interface Enforcement {
   readonly memory: string;
   readonly receiveFilter: string;
   readonly sendFilter: string;
+  readonly limits: string;
+  readonly weight: string;
 }
 
 /** `isInterface`: a VNIC on a network interface (AF_XDP), `direct` or switched; otherwise on the software NIC. */
@@ -22,6 +24,8 @@ export function enforcementOf(
       memory: 'software NIC checks every descriptor',
       receiveFilter: 'software NIC',
       sendFilter: 'software NIC',
+      limits: 'software NIC',
+      weight: 'software NIC',
     };
   }
   return {
@@ -30,6 +34,8 @@ export function enforcementOf(
     receiveFilter: 'XDP program',
     // Nothing stands behind the socket of a direct VNIC.
     sendFilter: direct ? 'NOTHING' : 'XDP program',
+    limits: direct ? 'XDP program; of what it sends: NOTHING' : 'XDP program',
+    weight: 'NOTHING',
   };
 }
 

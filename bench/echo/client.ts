@@ -24,6 +24,8 @@ import { SelfPolled } from './self-polled.ts';
 export interface ClientJob {
   sourceAddress: string;
   sourcePort: number;
+  /** Flows, a power of two, from as many source ports. Default 1. */
+  flows?: number;
   /** Null: ask by ARP. */
   destinationMac: string | null;
   destinationAddress: string;
@@ -74,10 +76,13 @@ function generator(queue: NicQueue, sourceMac: number, job: ClientJob, relax?: (
     destinationMac,
     sourceAddress: own.address,
     destinationAddress: parseIpv4(job.destinationAddress),
-    sourcePort: job.sourcePort,
     destinationPort: job.destinationPort,
   };
-  return new EchoGenerator(queue, endpoints, relax);
+  const flows = Array.from({ length: job.flows ?? 1 }, (_, i) => ({
+    ...endpoints,
+    sourcePort: job.sourcePort + i,
+  }));
+  return new EchoGenerator(queue, flows, relax);
 }
 
 function overXdp(interfaceName: string, job: ClientJob): ClientResult {
@@ -86,7 +91,9 @@ function overXdp(interfaceName: string, job: ClientJob): ClientResult {
     const flow = (address: string, port: number) => filter.udp().dstHost(address).dstPort(port);
     // A peer that swaps only the MAC addresses (testpmd's macswap) answers with the request's own addresses.
     const filters = [
-      flow(job.sourceAddress, job.sourcePort),
+      ...Array.from({ length: job.flows ?? 1 }, (_, i) =>
+        flow(job.sourceAddress, job.sourcePort + i),
+      ),
       flow(job.destinationAddress, job.destinationPort),
     ];
     // Few frames: the more there are in turn, the fewer of them are still in a cache when it comes.

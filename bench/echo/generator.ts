@@ -6,6 +6,7 @@
  * Every payload carries a magic word, a sequence number and its complement, so the UDP checksum is the same for all
  * and an answer is recognised whoever sent it, with or without swapped addresses.
  */
+import { assert } from '../../src/base/assert.ts';
 import { type NicQueue, NO_FRAME } from '../../src/device/nic.ts';
 import { type EchoEndpoints, FRAME_LEN, isAnswer, requestTemplate, SEQUENCE } from './frame.ts';
 
@@ -23,18 +24,23 @@ export interface Saturation {
 
 export class EchoGenerator {
   readonly #queue: NicQueue;
-  readonly #template: Uint32Array;
-  readonly #templateBytes: Uint8Array;
+  /** By flow; their number is a power of two. Requests go round. */
+  readonly #templates: readonly Uint32Array[];
+  readonly #flowMask: number;
   readonly #frames = new Uint32Array(BATCH);
   readonly #lengths = new Uint16Array(BATCH);
   readonly #relax: () => void;
   #sequence = 0;
 
   /** `relax` is called when a poll found nothing: `sched_yield` where device and generator share a core. */
-  constructor(queue: NicQueue, endpoints: EchoEndpoints, relax: () => void = () => {}) {
+  constructor(queue: NicQueue, flows: readonly EchoEndpoints[], relax: () => void = () => {}) {
+    assert(
+      flows.length > 0 && (flows.length & (flows.length - 1)) === 0,
+      'a power of two of flows',
+    );
     this.#queue = queue;
-    this.#template = requestTemplate(endpoints);
-    this.#templateBytes = new Uint8Array(this.#template.buffer);
+    this.#templates = flows.map(requestTemplate);
+    this.#flowMask = flows.length - 1;
     this.#relax = relax;
   }
 
@@ -138,15 +144,17 @@ export class EchoGenerator {
   #write(frame: number): void {
     const sequence = this.#sequence++ >>> 0;
     const memory = this.#queue.memory;
+    const template = this.#templates[sequence & this.#flowMask]!;
     if ((frame & 3) === 0) {
       const words = memory.u32;
       const at = frame >>> 2;
-      for (let i = 0; i < FRAME_LEN / 4; i++) words[at + i] = this.#template[i]!;
+      for (let i = 0; i < FRAME_LEN / 4; i++) words[at + i] = template[i]!;
       words[at + SEQUENCE / 4] = sequence;
       words[at + SEQUENCE / 4 + 1] = ~sequence;
       return;
     }
-    for (let i = 0; i < FRAME_LEN; i++) memory.u8[frame + i] = this.#templateBytes[i]!;
+    // Little-endian, as requestTemplate lays it out.
+    for (let i = 0; i < FRAME_LEN; i++) memory.u8[frame + i] = template[i >> 2]! >>> ((i & 3) * 8);
     memory.view.setUint32(frame + SEQUENCE, sequence, true);
     memory.view.setUint32(frame + SEQUENCE + 4, ~sequence, true);
   }

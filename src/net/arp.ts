@@ -117,6 +117,8 @@ export class ArpCache {
       if (ring.heard === HEARD.other) this.#hear(ring.ip, ring.macHi, ring.macLo);
       else this.#learn(ring.ip, ring.macHi, ring.macLo, ring.heard === HEARD.request);
     }
+    // What was waited for may have come: `tick` finds out when it next has to run.
+    if (count > 0) this.#nextDueMs = Number.NEGATIVE_INFINITY;
     return count;
   }
 

@@ -58,14 +58,16 @@ async function echo(queue: AfXdpQueue, mac: number): Promise<object> {
 
 /** Measures, then keeps asking for as long as it is answered. */
 function generate(queue: AfXdpQueue): object {
-  const generator = new EchoGenerator(queue, {
-    sourceMac: THERE.mac,
-    destinationMac: HERE.mac,
-    sourceAddress: THERE.ip,
-    destinationAddress: HERE.ip,
-    sourcePort: 9999,
-    destinationPort: 7,
-  });
+  const generator = new EchoGenerator(queue, [
+    {
+      sourceMac: THERE.mac,
+      destinationMac: HERE.mac,
+      sourceAddress: THERE.ip,
+      destinationAddress: HERE.ip,
+      sourcePort: 9999,
+      destinationPort: 7,
+    },
+  ]);
   if (!generator.probe(10_000)) return { error: 'no answer' };
   generator.roundTrips(2000);
   const { microseconds } = generator.roundTrips(10_000);

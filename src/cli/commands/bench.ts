@@ -9,11 +9,13 @@ import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 import { registerBenchDoorbell } from './bench-doorbell.ts';
 import { registerBenchIpc } from './bench-ipc.ts';
+import { registerBenchScaling } from './bench-scaling.ts';
 
 export function registerBench(program: Command): void {
   const bench = program.command('bench').description('measure, side by side with named peers');
   registerBenchIpc(bench, wholeNumber);
   registerBenchDoorbell(bench, wholeNumber);
+  registerBenchScaling(bench, wholeNumber);
   bench
     .command('echo')
     .description('UDP echo: kernel sockets, DPDK and Arrakis, driven by the same generator')

@@ -16,7 +16,7 @@ export const CAPTURE_OPERATIONS = {
     reply: z.object({ capture: objectId }),
     requestFds: ['sink'],
     replyFds: [],
-    errors: ['ARK_NOT_FOUND', 'ARK_BAD_ARGUMENT', 'ARK_IN_USE', 'ARK_GONE'],
+    errors: ['ARK_NOT_FOUND', 'ARK_BAD_ARGUMENT', 'ARK_IN_USE', 'ARK_GONE', 'ARK_UNSUPPORTED'],
   },
   'capture.stop': {
     doc: 'End the recording of a VNIC. It also ends with the connection that started it.',

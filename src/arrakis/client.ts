@@ -78,7 +78,7 @@ export class ControlChannel {
       const timer = setTimeout(() => {
         this.#finish(id)?.reject(
           new ArrakisError('ARK_TIMEOUT', `no answer to ${op} in ${LIMITS.requestMsMax} ms`, {
-            hint: "look at the daemon's log",
+            hint: "it hangs, or was killed and not started again: `arrakis up`; or look at the daemon's log",
           }),
         );
       }, LIMITS.requestMsMax);

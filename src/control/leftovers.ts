@@ -72,9 +72,8 @@ export function removeLeftovers(dir: string): Leftover[] {
   return found;
 }
 
-/** True when a keeper still holds what a killed daemon in `dir` had: the next daemon there goes on with it. */
-export const isKept = (dir: string): boolean =>
-  !isClaimed(dir) && processesOf(dir, KEEPER_VARIABLE).length > 0;
+/** The keeper of the daemon in `dir`, which may have been killed: the next one goes on with what it holds. 0: none. */
+export const keeperOf = (dir: string): number => processesOf(dir, KEEPER_VARIABLE)[0] ?? 0;
 
 /**
  * Device processes or keepers of the daemon in `dir`, by what their environment says (proc(5)). Nobody holds the

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { removeLeftovers } from '../../control/leftovers.ts';
 import { runDirectory } from '../../control/paths.ts';
-import { allFindings, type Finding } from '../doctor/checks.ts';
+import { allFindings, deviceFindings, type Finding } from '../doctor/checks.ts';
 import { printJson, printLine } from '../table.ts';
 
 const MARK = { ok: 'ok  ', warn: 'WARN', fail: 'FAIL', info: '    ' } as const;
@@ -13,9 +13,9 @@ export function registerDoctor(program: Command): void {
     .description('what this machine can do, what is missing, what was left behind')
     .option('--fix', 'remove what a killed daemon left behind')
     .option('--json', 'print the findings as JSON')
-    .action((options: { fix?: boolean; json?: boolean }) => {
+    .action(async (options: { fix?: boolean; json?: boolean }) => {
       const removed = options.fix ? removeLeftovers(runDirectory(process.getuid!())) : [];
-      const findings = allFindings();
+      const findings = [...allFindings(), ...(await deviceFindings())];
       if (options.json) printJson({ removed, findings });
       else {
         for (const { kind, name } of removed) printLine(`removed: ${kind} ${name}`);

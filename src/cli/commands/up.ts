@@ -25,6 +25,7 @@ interface UpOptions {
   device?: string[];
   policy?: string;
   nicCpu?: string;
+  keepMs?: string;
   nicRate?: string;
 }
 
@@ -39,6 +40,7 @@ export function registerUp(program: Command): void {
     .option('--tap-address <cidr>', 'its address and network (default: 10.77.0.1/24)')
     .option('--device <interface...>', 'take these interfaces from the start')
     .option('--policy <file>', 'what users, groups and programs are given (docs/policy.md)')
+    .option('--keep-ms <ms>', 'if it is killed, everything goes on for so long (default: 60000)')
     .option('--nic-cpu <list>', 'processors of the software NIC, such as 1 or 2-3 (default: any)')
     .option('--nic-rate <rate>', 'bits a second that its VNICs together may send (default: any)')
     .action(up);
@@ -59,6 +61,7 @@ function daemonArguments(options: UpOptions): string[] {
   if (options.tapAddress !== undefined) args.push('--tap-address', options.tapAddress);
   if (options.nicRate !== undefined) args.push('--nic-rate', options.nicRate);
   if (options.policy !== undefined) args.push('--policy', path.resolve(options.policy));
+  if (options.keepMs !== undefined) args.push('--keep-ms', options.keepMs);
   if (options.nicCpu !== undefined) args.push('--nic-cpu', options.nicCpu);
   for (const device of options.device ?? []) args.push('--device', device);
   return args;

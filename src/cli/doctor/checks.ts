@@ -5,8 +5,9 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { findLeftovers } from '../../control/leftovers.ts';
-import { pidPath, runDirectory } from '../../control/paths.ts';
+import { connect } from '../../arrakis/index.ts';
+import { findLeftovers, keeperOf } from '../../control/leftovers.ts';
+import { logPath, pidPath, runDirectory, socketPath } from '../../control/paths.ts';
 import { isClaimed, readPid } from '../../control/run-directory.ts';
 import { programName } from '../../ffi/bpf.ts';
 import { driverName, getTxChecksum } from '../../ffi/ethtool.ts';
@@ -109,14 +110,52 @@ function bpffs(): Finding {
 
 function daemon(): Finding {
   const dir = runDirectory(process.getuid!());
+  const keeper = keeperOf(dir);
   if (isClaimed(dir)) {
-    return { check: 'arrakisd', status: 'ok', detail: `pid ${readPid(pidPath(dir))} in ${dir}` };
+    const pid = `pid ${readPid(pidPath(dir))} in ${dir}`;
+    // The daemon starts another by itself.
+    const status = keeper === 0 ? 'warn' : 'ok';
+    const detail = `${pid}, ${keeper === 0 ? 'without a keeper for now' : `keeper pid ${keeper}`}`;
+    return { check: 'arrakisd', status, detail };
+  }
+  if (keeper !== 0) {
+    return {
+      check: 'arrakisd',
+      status: 'warn',
+      detail: `was killed in ${dir}; its keeper, pid ${keeper}, holds everything for the next one, for a while`,
+      fix: 'arrakis up; or give it up: arrakis doctor --fix',
+    };
   }
   return { check: 'arrakisd', status: 'info', detail: `not running in ${dir}`, fix: 'arrakis up' };
 }
 
+/** Device processes that do not run, as the daemon tells. */
+export async function deviceFindings(): Promise<Finding[]> {
+  const dir = runDirectory(process.getuid!());
+  if (!isClaimed(dir)) return [];
+  try {
+    const domain = await connect({ socket: socketPath(dir) });
+    const { devices } = (await domain.request('device.list', {})).reply;
+    await domain.close();
+    return devices
+      .filter(({ kind, state }) => kind === 'softnic' && state !== 'running')
+      .map(({ name, state, restarts }) => ({
+        check: `device ${name}`,
+        status: 'warn',
+        detail: `${state}, after ${restarts} restarts; its VNICs wait`,
+        fix: `see why it ends: ${logPath(dir)}`,
+      }));
+  } catch (error) {
+    const { message } = error as Error;
+    return [{ check: 'arrakisd', status: 'fail', detail: `it does not answer: ${message}` }];
+  }
+}
+
+/** What a keeper holds is not left behind: `daemon` tells of it. */
 function leftovers(): Finding[] {
-  return findLeftovers(runDirectory(process.getuid!())).map(({ description }) => ({
+  const dir = runDirectory(process.getuid!());
+  if (keeperOf(dir) !== 0) return [];
+  return findLeftovers(dir).map(({ description }) => ({
     check: 'left behind',
     status: 'warn' as const,
     detail: description,

@@ -25,6 +25,7 @@ const setnsCall = bind<(fd: number, flags: number) => number>('setns', 'int', ['
 export const schedYield = bind<() => number>('sched_yield', 'int', []);
 
 const CPU_MASK_BYTES = 128;
+const PR_SET_TIMERSLACK = 29;
 const PR_SET_NO_NEW_PRIVS = 38;
 const CLONE_NEWNET = 0x40000000;
 
@@ -44,6 +45,11 @@ export function getAffinity(): number[] {
     if ((mask[cpu >> 3]! & (1 << (cpu & 7))) !== 0) cpus.push(cpu);
   }
   return cpus;
+}
+
+/** How much later than asked for the kernel may end a wait of the calling thread (50 us at first). */
+export function setTimerSlack(nanoseconds: number): void {
+  check(prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0), 'prctl', 'PR_SET_TIMERSLACK', nanoseconds);
 }
 
 /** Never again gain privileges by executing a program. */

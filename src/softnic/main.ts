@@ -8,7 +8,7 @@ import { ArrakisError } from '../base/errors.ts';
 import { monotonicUs32 } from '../ffi/clock.ts';
 import { setCloseOnExec } from '../ffi/fd.ts';
 import { prepareSignals } from '../ffi/peer-eventfd.ts';
-import { setNoNewPrivileges } from '../ffi/process.ts';
+import { setNoNewPrivileges, setTimerSlack } from '../ffi/process.ts';
 import { run } from './loop.ts';
 import { SoftNic } from './nic.ts';
 
@@ -35,5 +35,7 @@ if (!prepareSignals()) {
 const nic = new SoftNic(CONTROL_FD);
 if (values.user !== undefined && process.getuid!() === 0) dropPrivileges(values.user);
 setNoNewPrivileges();
+// Frames and doorbells wait for their time, and no longer.
+setTimerSlack(1);
 run(nic, monotonicUs32);
 process.exit(0);

@@ -73,6 +73,17 @@ describe('what a VNIC is given', () => {
     assert.deepEqual(await told(tenant), ['send 5000000 null 2', 'receive 5000000 null 1']);
   });
 
+  test('a capability beyond the link is as good as the link', async () => {
+    await mint('device');
+    await mint('addresses');
+    await mint('rate', { bitsPerSecond: 1e11, packetsPerSecond: null, weight: 1 });
+    const spec = { device: 'eth0', address: 0x0a4d0099 };
+    await fake.ask(tenant, 'vnic.open', { spec });
+    assert.deepEqual(await told(), []);
+    const more = { ...spec, address: 0x0a4d0098, bitsPerSecond: 5e10 };
+    await assert.rejects(fake.ask(tenant, 'vnic.open', { spec: more }), code('ARK_BAD_ARGUMENT'));
+  });
+
   test('nothing: no limit, and no object', async () => {
     await fake.ask(root, 'vnic.open', { spec: { device: 'soft0' } });
     assert.deepEqual(fake.softnic.request?.rates, []);

@@ -17,6 +17,7 @@ import {
   isWithin,
   PACKETS_PER_SECOND_MAX,
   type Rate,
+  type RateLimit,
   type RateSetting,
   UNLIMITED,
   WEIGHT_MAX,
@@ -43,6 +44,14 @@ const deviceRate = (rate: { [K in keyof Rate]?: number | null | undefined }): Ra
   packetsPerSecond: within(rate.packetsPerSecond, 1, PACKETS_PER_SECOND_MAX),
   weight: within(rate.weight, 1, WEIGHT_MAX) ?? 1,
 });
+
+/** A capability may go beyond what a link has, which then is the limit. */
+export const withinLink = <R extends RateLimit>(device: NicDevice, rate: R): R => {
+  const { bitsPerSecond } = rate;
+  const most = device.bitsPerSecond;
+  const isMore = bitsPerSecond !== null && most !== null && bitsPerSecond > most;
+  return isMore ? { ...rate, bitsPerSecond: null } : rate;
+};
 
 /** What `spec` gives a VNIC: the same limit in both directions, and a weight for sending. */
 export function ratesOfSpec(spec: VnicSpec): RateSetting[] {
@@ -145,7 +154,8 @@ function authorizeRate(
   const { cap, rate } = requireRate(plane, domain, vnic.device.name, asked);
   const { queue, direction } = asked;
   const weight = direction === 'receive' ? 1 : rate.weight;
-  return { setting: { queue, direction, ...deviceRate({ ...rate, weight }) }, needs: [cap] };
+  const given = deviceRate({ ...withinLink(vnic.device, rate), weight });
+  return { setting: { queue, direction, ...given }, needs: [cap] };
 }
 
 export const setRate = handler(

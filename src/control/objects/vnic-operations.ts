@@ -19,6 +19,7 @@ import type { ControlPlane } from '../plane.ts';
 import { requireVnicCount } from '../policy/quota.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
 import type { Domain } from './domain.ts';
+import { withinLink } from './rate.ts';
 import {
   attachVnic,
   currentDevice,
@@ -92,7 +93,10 @@ function planNew(plane: ControlPlane, domain: Domain, spec: VnicSpec): OpenPlan 
     packetsPerSecond: spec.packetsPerSecond ?? null,
     weight: spec.weight ?? null,
   });
-  const plan = planVnic(plane, withRate(spec, rate), domain, [], {
+  // What is asked for is refused beyond the link; what is merely allowed is not.
+  const most =
+    spec.bitsPerSecond ?? withinLink(plane.devices.require(spec.device), rate).bitsPerSecond;
+  const plan = planVnic(plane, withRate(spec, { ...rate, bitsPerSecond: most }), domain, [], {
     within: () => wholeAddresses(plane, domain, spec.device),
     filters: (filters) => {
       authority = authorizeVnic(plane, domain, device, cap, spec.device, filters);

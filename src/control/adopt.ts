@@ -12,7 +12,6 @@ import type { JournalId } from './journal.ts';
 import type { Claimed, Safekeeping } from './keeping.ts';
 import type { Domain, SavedDomain } from './objects/domain.ts';
 import { adoptSharing } from './objects/sharing-keeping.ts';
-import { vnicsOf } from './objects/vnic.ts';
 import { restoreVnic, type SavedVnic } from './objects/vnic-keeping.ts';
 import type { ControlPlane } from './plane.ts';
 
@@ -42,7 +41,9 @@ export function adoptAll(plane: ControlPlane, keeping: Safekeeping): void {
 export function announceResumed(plane: ControlPlane): void {
   const { pid, version } = plane;
   for (const domain of plane.domains.values()) {
-    const own = vnicsOf(plane, domain).filter((vnic) => vnic.state === 'open' && !vnic.foreign);
+    const own = [...plane.vnics.values()].filter(
+      (vnic) => vnic.opener === domain && vnic.state === 'open' && !vnic.foreign,
+    );
     domain.event('resumed', { pid, version, vnics: own.map((vnic) => vnic.id) });
   }
 }

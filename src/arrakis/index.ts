@@ -88,4 +88,4 @@ export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
 export { Region, type RegionRight } from './regions.ts';
 export { ThreadVnic, threadVnic } from './thread-vnic.ts';
 export { type ThreadsOptions, VnicThreads } from './threads.ts';
-export { Vnic } from './vnic.ts';
+export { type FilterDirection, Vnic, type VnicFilter } from './vnic.ts';

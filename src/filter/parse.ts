@@ -292,7 +292,7 @@ class Parser {
   #address(text: string, back = 0): Ipv4 {
     const address = tryParseIpv4(text);
     if (address !== -1) return address;
-    if (text === '') throw this.#expected('an address');
+    if (!isValue(text)) throw this.#expected('an address');
     throw this.#wrong(`"${text}" is not an IPv4 address`, 'write it as 10.0.0.2', back);
   }
 

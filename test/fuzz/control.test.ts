@@ -40,6 +40,10 @@ const VALID: readonly object[] = [
     vnic: 5,
     filters: ['udp dst portrange 1-2 and dst host 10.77.0.2'],
   },
+  { op: 'filter.set', vnic: 5, direction: 'transmit', filters: null },
+  { op: 'filter.add', vnic: 5, text: 'udp dst port 7 or (icmp and not src net 10.0.0.0/8)' },
+  { op: 'filter.replace', vnic: 5, filter: 6, text: 'dst host 10.77.0.2' },
+  { op: 'filter.remove', vnic: 5, filter: 6 },
   { op: 'capture.start', vnic: 5, snaplen: 128 },
   { op: 'capture.stop', vnic: 5 },
 ];

@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { formatIpv4 } from '../../src/base/address.ts';
 import { closeFd, eventfd, isOpen, POLLIN, pollOne, setNonBlocking } from '../../src/ffi/fd.ts';
 import { mapShared, memfdHuge, memfdSealed } from '../../src/ffi/memory.ts';
 import {
@@ -148,6 +149,42 @@ describe('what it carries', () => {
     await until(() => nic.stats(2).drops.filterMiss === 1);
     assert.equal(nic.request({ op: 'setFilters', port: 2, filters: [anyFilter(bIp)] }).ok, true);
     await carries(a, b);
+  });
+});
+
+describe('filters that change while packets run', () => {
+  test('an unchanged flow loses nothing', async () => {
+    const a = application(1, 'a');
+    const b = application(2, 'b');
+    await carries(a, b);
+    const [from, to] = [formatIpv4(aIp), formatIpv4(bIp)];
+    const receive = [
+      [`dst host ${to}`],
+      [`udp and dst host ${to}`, `icmp and dst host ${to}`],
+      [`src host ${from} and dst net ${to}/32`],
+      [`not tcp and host ${to}`],
+    ];
+    const transmit = [null, [`src host ${from} and dst host ${to}`], ['udp']];
+    const before = nic.stats(2).rxPackets;
+    let sent = 0;
+    let received = 0;
+    const drain = (): boolean => {
+      a.sendPending();
+      received += b.receive().length;
+      return received === sent;
+    };
+    for (let round = 0; round < 240; round++) {
+      for (let n = 0; n < 8; n++) a.send(sent++);
+      const filters = receive[round % receive.length];
+      assert.equal(nic.request({ op: 'setFilters', port: 2, filters }).ok, true);
+      for (let n = 0; n < 8; n++) a.send(sent++);
+      const own = { filters: [anyFilter(aIp)], transmit: transmit[round % transmit.length] };
+      assert.equal(nic.request({ op: 'setFilters', port: 1, ...own }).ok, true);
+      drain();
+    }
+    await until(drain);
+    assert.equal(nic.stats(2).rxPackets - before, sent);
+    assert.deepEqual([nic.stats(1).drops, nic.stats(2).drops], [{}, {}]);
   });
 });
 

@@ -167,6 +167,7 @@ export class Port implements Sender<FrameSink> {
       bytes -= pair.bytes;
       at = at + 1 < pairs.length ? at + 1 : 0;
     }
+    this.#share.roomBytes = bytes;
     return BATCH - chains;
   }
 
@@ -178,10 +179,8 @@ export class Port implements Sender<FrameSink> {
   serve(sink: FrameSink, bytes: number): number {
     this.poll(sink, bytes);
     const { pairs } = this;
-    if (this.#scheduler !== null) return bytes - this.#share.roomBytes;
-    let went = 0;
-    for (let i = 0; i < pairs.length; i++) went += pairs[i]!.bytes;
-    return went;
+    if (pairs.length === 1) return pairs[0]!.bytes;
+    return bytes - this.#share.roomBytes;
   }
 
   isReady(): boolean {

@@ -8,6 +8,7 @@ import { parseIpv4 } from '../../src/base/address.ts';
 import { ArrakisError } from '../../src/base/errors.ts';
 import { BURST_US, type RateLimit, UNLIMITED } from '../../src/device/rate.ts';
 import type { XdpVnic } from '../../src/drivers/af-xdp/attach.ts';
+import { linkBitsPerSecond } from '../../src/ffi/ethtool.ts';
 import { closeFd, POLLIN, pollOne, writeFd } from '../../src/ffi/fd.ts';
 import { napiDeferrals } from '../../src/ffi/napi.ts';
 import { requireLink } from '../../src/ffi/netlink/index.ts';
@@ -22,6 +23,8 @@ const skip = rootMissing();
 if (skip === false) isolateNetwork();
 
 const PORT = 7;
+/** What the veth driver says of itself. */
+const VETH_BITS_PER_SECOND = 1e10;
 const ATTEMPTS = 8;
 const WINDOW_MS = 1000;
 const TURN_MS = 2;
@@ -166,6 +169,11 @@ describe('AF_XDP rates', { skip }, () => {
     });
     await until(() => second.counters().txPackets === sent);
     assert.deepEqual(second.counters().drops, {});
+  });
+
+  test('the speed of the link is known: what goes beyond can be refused', () => {
+    assert.equal(lab.nic.bitsPerSecond, VETH_BITS_PER_SECOND);
+    assert.equal(linkBitsPerSecond('lo'), null);
   });
 
   test('nothing limits what a direct VNIC sends, nor its doorbell: that is said', () => {

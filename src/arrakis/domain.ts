@@ -303,6 +303,7 @@ export class Domain extends EventEmitter<DomainEvents> {
     for (const id of vnics) {
       if (!this.#vnics.has(id)) this.#closeVnic(id, false).catch(() => {});
     }
+    void this.names.resumed();
     this.emit('resumed');
   }
 

@@ -25,7 +25,8 @@ export type NameServer = (path: string, peer: PeerInfo) => NameAnswer | Promise<
 
 /** Changes in a directory, as they come. */
 export class NameWatch implements AsyncIterableIterator<NameChanges> {
-  readonly id: number;
+  /** The daemon's number for it; another one after the daemon was killed. */
+  id: number;
   readonly #queue = new EventQueue<NameChanges>();
   readonly #end: () => Promise<void>;
 
@@ -61,7 +62,7 @@ export class NameWatch implements AsyncIterableIterator<NameChanges> {
     if (changes.changes.some(({ name }) => name === '')) this.#queue.end();
   }
 
-  /** Of the domain: the control channel is closed. */
+  /** Of the domain: it is over, without anybody's doing. */
   lost(): void {
     this.#queue.end();
   }
@@ -70,6 +71,8 @@ export class NameWatch implements AsyncIterableIterator<NameChanges> {
 export class Names {
   readonly #request: Request;
   readonly #watches = new Map<number, NameWatch>();
+  /** How each was asked for: a daemon that takes over does not know of them. */
+  readonly #askedBy = new WeakMap<NameWatch, { path: string } & At>();
   readonly #servers = new Map<number, NameServer>();
 
   constructor(request: Request) {
@@ -113,13 +116,14 @@ export class Names {
   /** Hear of changes in a directory, until the loop is left or `close`. */
   async watch(path: string, options: At = {}): Promise<NameWatch> {
     const { watch: id } = (await this.#request('name.watch', { path, ...options })).reply;
-    const watch = new NameWatch(id, async () => {
-      this.#watches.delete(id);
-      await this.#request('name.unwatch', { watch: id }).catch((error: ArrakisError) => {
+    const watch: NameWatch = new NameWatch(id, async () => {
+      this.#watches.delete(watch.id);
+      await this.#request('name.unwatch', { watch: watch.id }).catch((error: ArrakisError) => {
         if (error.code !== 'ARK_NOT_FOUND' && error.code !== 'ARK_NO_DAEMON') throw error;
       });
     });
     this.#watches.set(id, watch);
+    this.#askedBy.set(watch, { path, ...options });
     return watch;
   }
 
@@ -143,6 +147,21 @@ export class Names {
     } else if (name === 'name.asked') void this.#answer(body as EventOf<'name.asked'>);
     else return false;
     return true;
+  }
+
+  /** Another daemon has taken over: watch again. What changed in between is not told one by one. */
+  async resumed(): Promise<void> {
+    const watches = [...this.#watches.values()];
+    this.#watches.clear();
+    for (const watch of watches) {
+      try {
+        watch.id = (await this.#request('name.watch', this.#askedBy.get(watch)!)).reply.watch;
+        this.#watches.set(watch.id, watch);
+        watch.tell({ changes: [], more: true });
+      } catch {
+        watch.lost();
+      }
+    }
   }
 
   controlLost(): void {

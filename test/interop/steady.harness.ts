@@ -14,6 +14,8 @@ const SERVER = '10.77.0.7';
 const CLIENT = '10.77.0.8';
 const WARM_UP_MS = 1_500;
 const ATTEMPTS = 12;
+/** With several threads: enough that each has some. */
+const FLOWS = 64;
 const TIMEOUT_MS = 120_000;
 
 /** Called with the application warm, before and after the packets that count. */
@@ -29,13 +31,17 @@ interface Setup {
   drive(durationMs: number): Promise<ClientResult>;
 }
 
-/** Run the echo application on `driver`, warm it, and send until PACKETS answers came between the two hooks. */
+/**
+ * Run the echo application on `driver`, with a thread for each of `queues` pairs, warm it, and send until PACKETS answers
+ * came between the two hooks.
+ */
 export async function steady(
   driver: Driver,
   nodeOptions: readonly string[],
   hooks: SteadyHooks,
+  queues = 1,
 ): Promise<void> {
-  const setup = await start(driver, nodeOptions);
+  const setup = await start(driver, nodeOptions, queues);
   try {
     await setup.drive(WARM_UP_MS);
     await hooks.begin(setup.server);
@@ -52,7 +58,11 @@ export async function steady(
   }
 }
 
-async function start(driver: Driver, nodeOptions: readonly string[]): Promise<Setup> {
+async function start(
+  driver: Driver,
+  nodeOptions: readonly string[],
+  queues: number,
+): Promise<Setup> {
   const lab = driver === 'virtio' ? null : VethLab.create({ serverHere: true });
   const daemon = await LabDaemon.start(undefined, ['--no-tap']);
   const spec =
@@ -60,10 +70,18 @@ async function start(driver: Driver, nodeOptions: readonly string[]): Promise<Se
       ? `soft0,ip=${SERVER}/24`
       : `srv0,mode=${driver === 'af-xdp-direct' ? 'direct' : 'switched'},port=udp:7`;
   const program = [process.execPath, ...nodeOptions, ECHO_APP, '--stats'];
-  const server = daemon.run(['--vnic', spec, '--user', 'nobody', '--', ...program]);
+  const server = daemon.run([
+    '--vnic',
+    `${spec},queues=${queues}`,
+    '--user',
+    'nobody',
+    '--',
+    ...program,
+  ]);
   const job = (saturateMs: number): ClientJob => ({
     sourceAddress: lab === null ? CLIENT : formatIpv4(lab.client.address),
-    sourcePort: 40_007,
+    sourcePort: 40_000,
+    flows: queues === 1 ? 1 : FLOWS,
     destinationMac: lab === null ? null : formatMac(lab.server.mac),
     destinationAddress: lab === null ? SERVER : formatIpv4(lab.server.address),
     destinationPort: 7,

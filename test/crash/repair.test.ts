@@ -13,6 +13,7 @@ import {
   receiveMessage,
   SCM_MAX_FD,
   SOCK_SEQPACKET,
+  SOCK_STREAM,
   sendMessage,
   setTimeouts,
 } from '../../src/ffi/unix.ts';
@@ -184,6 +185,32 @@ describe(`a killed daemon, seed ${SEED}`, () => {
     await app.says('reattached app');
     await softnicPid(domain, nic);
     assert.equal((await state()).restarts, restarts + 5);
+    await domain.close();
+    await endApp();
+  });
+
+  test('a socket for foreign programs is there again, whoever was killed', async () => {
+    const domain = await connect();
+    const args = { path: 'foreign', keep: true, spec: { device: 'soft0', name: 'foreign' } };
+    const { path, vnic } = (await domain.request('vnic.listen', args)).reply;
+    const accepts = (): boolean => {
+      try {
+        closeFd(connectUnix(path, SOCK_STREAM));
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    await until(accepts, WAIT_MS, 'it listens');
+    await daemon.signal('SIGKILL');
+    assert.ok(accepts(), 'without a daemon');
+    await restart();
+    const nic = await softnicPid(domain);
+    process.kill(nic, 'SIGKILL');
+    await softnicPid(domain, nic);
+    await until(accepts, WAIT_MS, 'it listens again');
+    await domain.request('vnic.close', { vnic });
+    assert.ok(!fs.existsSync(path));
     await domain.close();
     await endApp();
   });

@@ -263,3 +263,25 @@ describe('placement', {
     }
   });
 });
+
+test('both threads go on when the software NIC was killed', { skip }, async () => {
+  const place = await softnic();
+  try {
+    const running = await start(place);
+    const all = openFlows(place);
+    for (const flow of all) assert.ok(flow.probe(READY_MS), running.output);
+    const { devices } = JSON.parse(arrakis(place.daemon, 'ls', '--json')) as {
+      devices: { name: string; pid: number }[];
+    };
+    process.kill(devices.find((device) => device.name === 'soft0')!.pid, 'SIGKILL');
+    for (const flow of all) assert.ok(flow.probe(READY_MS), `it answers again: ${running.output}`);
+    for (const flow of all) flow.exchange(ROUND_TRIPS);
+    for (const flow of all) flow.close();
+    const [first, second] = await reports(running);
+    for (const report of [first, second]) {
+      assert.ok(Object.keys(report!.datagrams).length > 0, 'each thread has flows');
+    }
+  } finally {
+    await place.close();
+  }
+});

@@ -207,6 +207,8 @@ export class Channel<T = unknown> extends EventEmitter<ChannelEvents<T>> {
     while (most-- > 0 && this.turn() > 0) {
       // Bounded by what fits in a ring.
     }
+    // The link may know better: that it was closed in order, or what was wrong with it.
+    this.check();
     if (!this.#closed) this.#finish(reason);
   }
 

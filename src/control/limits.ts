@@ -75,6 +75,8 @@ export const LIMITS = {
   connectionsPerEndpointMax: 256,
   /** Bytes of each of the two rings of a connection. */
   connectionRingBytesMax: 1024 * 1024,
+  /** Bytes of the memory of all connections together. */
+  connectionBytesMax: 2 * 1024 * 1024 * 1024,
   /** Connections that a listener was told of and has not accepted. */
   backlogDefault: 16,
   backlogMax: 32,

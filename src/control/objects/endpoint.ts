@@ -163,8 +163,16 @@ export class EndpointTable {
     const { domain, name, backlog } = endpoint;
     if (domain.closed) throw new ArrakisError('ARK_GONE', `${name}: its domain has ended`);
     let own = 0;
+    let bytes = linkBytes(endpoint.ringBytes);
     for (const connection of this.#connections.values()) {
-      if (connection.connector === connector && !connection.closed) own++;
+      if (connection.closed) continue;
+      bytes += linkBytes(connection.endpoint.ringBytes);
+      if (connection.connector === connector) own++;
+    }
+    if (bytes > LIMITS.connectionBytesMax) {
+      throw new ArrakisError('ARK_LIMIT', 'the connections of all domains have all the memory', {
+        hint: 'listen with smaller rings (ringBytes), or close some connections',
+      });
     }
     if (own >= LIMITS.connectionsPerDomainMax) {
       throw new ArrakisError('ARK_LIMIT', `a domain has at most ${own} connections`, {

@@ -81,18 +81,31 @@ export function within(ranges: Ranges): Filter {
   return union({ boxes: [{ first, last }] });
 }
 
+/** What operations may cost together. Each has one of its own unless it is given one to share. */
+export class Budget {
+  #left: number = FILTER_LIMITS.workMax;
+
+  /** Throws ARK_LIMIT when nothing is left. */
+  spend(work: number): void {
+    this.#left -= work;
+    if (this.#left < 0) throw tooComplex();
+  }
+}
+
 export const union = (...filters: readonly Filter[]): Filter =>
   combine(
     filters.flatMap((filter) => filter.boxes),
     [],
     (inA) => inA,
   );
-export const intersect = (a: Filter, b: Filter): Filter =>
-  combine(a.boxes, b.boxes, (inA, inB) => inA && inB);
+export const unite = (a: Filter, b: Filter, budget?: Budget): Filter =>
+  combine([...a.boxes, ...b.boxes], [], (inA) => inA, budget);
+export const intersect = (a: Filter, b: Filter, budget?: Budget): Filter =>
+  combine(a.boxes, b.boxes, (inA, inB) => inA && inB, budget);
 /** What is in `a` and not in `b`. */
-export const subtract = (a: Filter, b: Filter): Filter =>
-  combine(a.boxes, b.boxes, (inA, inB) => inA && !inB);
-export const complement = (a: Filter): Filter => subtract(EVERYTHING, a);
+export const subtract = (a: Filter, b: Filter, budget?: Budget): Filter =>
+  combine(a.boxes, b.boxes, (inA, inB) => inA && !inB, budget);
+export const complement = (a: Filter, budget?: Budget): Filter => subtract(EVERYTHING, a, budget);
 
 /** The same with source and destination exchanged: what a receiver answers with. */
 export const mirror = (a: Filter): Filter => union(mirrorBoxes(a));
@@ -165,16 +178,17 @@ export const admitsEvery = (filter: Filter, d: number): boolean => {
 type Keep = (inA: boolean, inB: boolean) => boolean;
 
 /** Canonical boxes of the points that are wanted. */
-function combine(a: readonly Box[], b: readonly Box[], keep: Keep): Filter {
-  return { boxes: new Combination(keep).slabsFrom(DIM.destination, a, b, false) };
+function combine(a: readonly Box[], b: readonly Box[], keep: Keep, budget = new Budget()): Filter {
+  return { boxes: new Combination(keep, budget).slabsFrom(DIM.destination, a, b, false) };
 }
 
 class Combination {
   readonly #keep: Keep;
-  #steps = 0;
+  readonly #budget: Budget;
 
-  constructor(keep: Keep) {
+  constructor(keep: Keep, budget: Budget) {
     this.#keep = keep;
+    this.#budget = budget;
   }
 
   /** Canonical for dimensions from `d` on; those before it are whole. `ported`: there are ports to look at. */
@@ -192,7 +206,7 @@ class Combination {
     /** Where the boxes of the slab before begin in `result`. */
     let before = 0;
     for (const [first, last] of slabs(d, a, b)) {
-      if (++this.#steps > FILTER_LIMITS.stepsMax) throw tooComplex();
+      this.#budget.spend(1 + a.length + b.length + result.length - before);
       const isIn = (box: Box): boolean => box.first[d]! <= first && box.last[d]! >= last;
       const rest = this.#rest(d, first, a.filter(isIn), b.filter(isIn), ported);
       if (rest.length === 0) continue;

@@ -14,6 +14,7 @@
 import { type Ipv4, tryParseIpv4 } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
 import {
+  Budget,
   complement,
   DIM,
   EVERYTHING,
@@ -22,7 +23,7 @@ import {
   PROTOCOL,
   type Range,
   SPACE_LAST,
-  union,
+  unite,
 } from './boxes.ts';
 import { addressIn, networkRange, portIn, protocolIn, requireUsable, type Side } from './build.ts';
 import { FILTER_LIMITS } from './limits.ts';
@@ -119,6 +120,8 @@ class Parser {
   #next = 0;
   #depth = 0;
   #qualifiers: Qualifiers | null = null;
+  /** One for the whole expression, however many operations it has. */
+  readonly #budget = new Budget();
 
   constructor(text: string) {
     this.#text = text;
@@ -162,8 +165,8 @@ class Parser {
   #expression(): Filter {
     let left = this.#term();
     for (;;) {
-      if (this.#taken(AND)) left = intersect(left, this.#term());
-      else if (this.#taken(OR)) left = union(left, this.#term());
+      if (this.#taken(AND)) left = intersect(left, this.#term(), this.#budget);
+      else if (this.#taken(OR)) left = unite(left, this.#term(), this.#budget);
       else return left;
     }
   }
@@ -173,7 +176,7 @@ class Parser {
       throw this.#wrong(`more than ${FILTER_LIMITS.depthMax} parentheses inside each other`);
     }
     let filter: Filter;
-    if (this.#taken(NOT)) filter = complement(this.#term());
+    if (this.#taken(NOT)) filter = complement(this.#term(), this.#budget);
     else if (this.#peek() === '(') {
       this.#take();
       filter = this.#expression();

@@ -144,12 +144,17 @@ export const isWhole = (box: Box, d: number): boolean =>
 
 /** Ranges of destination addresses of which `filters` together take every packet: who has them answers ARP. */
 export function wholeDestinations(filters: readonly Filter[]): Range[] {
-  // The form is cut along destinations first, so such a range is one box.
-  const whole = union(...filters).boxes.filter((box) => {
-    for (let d = DIM.destination + 1; d < DIMENSIONS; d++) if (!isWhole(box, d)) return false;
-    return true;
-  });
-  return whole.map((box) => [box.first[DIM.destination]!, box.last[DIM.destination]!]);
+  const boxes = filters.flatMap((filter) => filter.boxes);
+  const budget = new Budget();
+  const whole: Range[] = [];
+  for (const [first, last] of slabs(DIM.destination, boxes)) {
+    const here = boxes.filter((box) => isAcross(box, DIM.destination, first, last));
+    if (!isFull(DIM.destination + 1, here, false, budget)) continue;
+    const before = whole.at(-1);
+    if (before === undefined || before[1] + 1 !== first) whole.push([first, last]);
+    else whole[whole.length - 1] = [before[0], last];
+  }
+  return whole;
 }
 
 /** Ranges of dimension `d` that `filters` touch at all, ascending and apart. */
@@ -182,6 +187,22 @@ function combine(a: readonly Box[], b: readonly Box[], keep: Keep, budget = new 
   return { boxes: new Combination(keep, budget).slabsFrom(DIM.destination, a, b, false) };
 }
 
+/** True when nothing is left out of `boxes` in the dimensions from `d` on. `ported` as for `slabsFrom`. */
+function isFull(d: number, boxes: readonly Box[], ported: boolean, budget: Budget): boolean {
+  if (boxes.length === 0) return false;
+  if (d === DIMENSIONS) return true;
+  if (!ported && d === DIM.ports)
+    return isFull(DIM.source, boxes.filter(hasPortless), false, budget);
+  if (!ported && d === DIM.sourcePort) return true;
+  return slabs(d, boxes).every(([first, last]) => {
+    budget.spend(1 + boxes.length);
+    const here = boxes.filter((box) => isAcross(box, d, first, last));
+    if (d === DIM.protocol) return isFull(d + 1, here, hasPorts(first), budget);
+    if (d === DIM.ports && first === 0) return isFull(DIM.source, here, false, budget);
+    return isFull(d + 1, here, ported, budget);
+  });
+}
+
 class Combination {
   readonly #keep: Keep;
   readonly #budget: Budget;
@@ -207,7 +228,7 @@ class Combination {
     let before = 0;
     for (const [first, last] of slabs(d, a, b)) {
       this.#budget.spend(1 + a.length + b.length + result.length - before);
-      const isIn = (box: Box): boolean => box.first[d]! <= first && box.last[d]! >= last;
+      const isIn = (box: Box): boolean => isAcross(box, d, first, last);
       const rest = this.#rest(d, first, a.filter(isIn), b.filter(isIn), ported);
       if (rest.length === 0) continue;
       if (continues(result, before, rest, d, first)) {
@@ -228,6 +249,10 @@ class Combination {
     return this.slabsFrom(d + 1, a, b, ported);
   }
 }
+
+/** True when `box` has all of first..last in dimension `d`. */
+const isAcross = (box: Box, d: number, first: number, last: number): boolean =>
+  box.first[d]! <= first && box.last[d]! >= last;
 
 const hasPortless = (box: Box): boolean => box.first[DIM.ports] === 0;
 

@@ -4,10 +4,10 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { formatIpv4, parseIpv4 } from '../../src/base/address.ts';
 import { DROP_REASONS } from '../../src/device/drops.ts';
 import type { NicQueue } from '../../src/device/nic.ts';
-import type { XdpVnic } from '../../src/drivers/af-xdp/attach.ts';
+import { XdpInterface, type XdpVnic } from '../../src/drivers/af-xdp/attach.ts';
 import { COMPILED_BOXES_MAX } from '../../src/drivers/af-xdp/rules.ts';
-import { closeFd, writeFd } from '../../src/ffi/fd.ts';
-import { linkByName, removeAddress } from '../../src/ffi/netlink/index.ts';
+import { closeAll, closeFd, writeFd } from '../../src/ffi/fd.ts';
+import { deleteLink, linkByName, listLinks, removeAddress } from '../../src/ffi/netlink/index.ts';
 import { openPacketSocket } from '../../src/ffi/packet.ts';
 import type { Filter } from '../../src/filter/boxes.ts';
 import { filter } from '../../src/filter/build.ts';
@@ -22,7 +22,9 @@ import { Random } from '../support/random.ts';
 import { until } from '../support/until.ts';
 import {
   FAR_INTERFACE,
+  GEOMETRY,
   HERE,
+  INTERFACE,
   Lab,
   Responder,
   receiveAll,
@@ -243,6 +245,35 @@ describe('af-xdp, compiled filters', { skip }, () => {
     );
     assert.throws(() => vnic.setFilters([...many, ...parsed('tcp', last)]), codeOf('ARK_LIMIT'));
     assert.equal((await wire.deliver(queue, [frame])).length, 1, 'the old filters hold');
+  });
+
+  test('another process goes on with compiled filters, and changes them', async () => {
+    const receive = parsed('udp dst port 7 and dst host 10.9.0.1 and src net 10.9.0.0/25', last);
+    const transmit = parsed('udp and src host 10.9.0.1 and src port 7 and dst net 10.9.0.0/24');
+    const before = XdpInterface.open(INTERFACE);
+    const gone = before.attachSwitched({ name: 'gone', filters: parsed('tcp'), ...GEOMETRY });
+    const old = before.attachSwitched({ name: 'v', filters: receive, transmit, ...GEOMETRY });
+    const queue = lab.open(old);
+    const [nic, vnic] = [before.save(), old.save()];
+    // What nobody adopts is not served any more: its rules go with `settle`.
+    closeAll(gone.save().fds);
+    const adopted = XdpInterface.adopt(INTERFACE, nic.state, nic.fds);
+    try {
+      const now = adopted.adoptVnic(receive, transmit, vnic.state, vnic.fds);
+      adopted.settle();
+      const at = (ip: string, port: number): Uint8Array =>
+        udpFrame(from(ip), to('10.9.0.1', port), payload);
+      const frames = [at('10.9.0.2', 7), at('10.9.0.200', 7), at('10.9.0.2', 8)];
+      assert.equal((await wire.deliver(queue, frames)).length, 1);
+      now.setFilters(parsed('udp dst port 7 or 8 and dst host 10.9.0.1', last), transmit);
+      assert.equal((await wire.deliver(queue, frames)).length, 3);
+      sendBytes(queue, udpFrame({ ...HERE, port: 7 }, { ...THERE, port: 7 }, payload));
+      sendBytes(queue, udpFrame({ ...HERE, port: 8 }, { ...THERE, port: 7 }, payload));
+      await until(() => now.counters().drops.spoofedPort === 1 && now.counters().txPackets === 1);
+    } finally {
+      adopted.close();
+      for (const link of listLinks()) if (/^ark\d+a$/.test(link.name)) deleteLink(link.index);
+    }
   });
 
   test('random filters take in and let out what the software NIC would', async () => {

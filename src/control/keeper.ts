@@ -182,8 +182,8 @@ export class KeeperClient {
       if (sendMessage(this.#fd, encode(request), fds) >= 0) return;
       this.#lost(`it took nothing for ${LIMITS.keeperAnswerMsMax} ms`);
     } catch (error) {
-      if (!isErrno(error, 'EPIPE', 'ECONNRESET')) throw error;
-      this.#lost('it ended');
+      // Also when too many descriptors are under way to one that does not read (ETOOMANYREFS).
+      this.#lost((error as Error).message);
     }
   }
 
@@ -204,7 +204,11 @@ export class KeeperClient {
     this.#options.log('warn', 'keeper lost', { reason, pauseMs });
     this.#restart = setTimeout(() => {
       this.#restart = null;
-      this.#start();
+      try {
+        this.#start();
+      } catch (error) {
+        this.#lost((error as Error).message);
+      }
     }, pauseMs);
   }
 }

@@ -17,7 +17,7 @@ import { Daemon } from './daemon.ts';
 import { afXdpOpener } from './devices/af-xdp.ts';
 import type { DeviceEvents } from './devices/device.ts';
 import { SoftNic, softNicConfig } from './devices/softnic.ts';
-import { inheritSoftNic } from './devices/softnic-inherited.ts';
+import { inheritSoftNic, isSameNetwork } from './devices/softnic-inherited.ts';
 import { Uplink } from './devices/uplink.ts';
 import { Safekeeping } from './keeping.ts';
 import { endOrphans, linkAlias } from './leftovers.ts';
@@ -167,7 +167,19 @@ function softNic(options: Options, keeping: Safekeeping, log: Log, logFd: number
   if (inherited?.process === undefined) endOrphans(dir);
   const uplink = inherited === null ? openUplink(options, log) : inherited.uplink;
   const process = inherited?.process;
-  const place = { name, owner: dir, network, tapName, uplink, user, cpus, bitsPerSecond, logFd };
+  const isMoved = before !== null && !isSameNetwork(before, wanted);
+  const place = {
+    name,
+    owner: dir,
+    isMoved,
+    network,
+    tapName,
+    uplink,
+    user,
+    cpus,
+    bitsPerSecond,
+    logFd,
+  };
   return {
     isInherited: process !== undefined,
     make: (events: DeviceEvents) =>

@@ -225,7 +225,8 @@ export class SoftNic implements LoopHost, BackendHost {
 
   #removePort(port: Port): void {
     if (port.listenFd >= 0) {
-      this.watches.remove(port.listenFd);
+      // While a client is connected nobody else is waited for.
+      if (port.session === null) this.watches.remove(port.listenFd);
       // Whoever waits to be accepted may have sent descriptors.
       closeLater(port.listenFd);
       removeSocket(port.listenPath);

@@ -189,6 +189,23 @@ describe(`a killed daemon, seed ${SEED}`, () => {
     await endApp();
   });
 
+  test('another network ends the VNICs that were on the old one, and nothing else', async () => {
+    const { dir } = daemon;
+    await daemon.signal('SIGKILL');
+    app.output = '';
+    daemon = await TestDaemon.start({ dir, args: ['--no-tap', '--tap-address', '10.79.0.1/24'] });
+    await app.says('gone');
+    await app.says('open app');
+    const domain = await connect();
+    const { objects } = (await domain.request('list', {})).reply;
+    const vnic = objects.find(({ kind }) => kind === 'vnic');
+    assert.equal(Number(vnic!.detail.address) >>> 8, 0x0a4f00);
+    await domain.close();
+    await app.kill();
+    await daemon.signal('SIGTERM');
+    daemon = await TestDaemon.start({ dir });
+  });
+
   test('a socket for foreign programs is there again, whoever was killed', async () => {
     const domain = await connect();
     const args = { path: 'foreign', keep: true, spec: { device: 'soft0', name: 'foreign' } };
@@ -209,8 +226,12 @@ describe(`a killed daemon, seed ${SEED}`, () => {
     process.kill(nic, 'SIGKILL');
     await softnicPid(domain, nic);
     await until(accepts, WAIT_MS, 'it listens again');
+    // Also while a client is connected.
+    const client = connectUnix(path, SOCK_STREAM);
+    await sleep(100);
     await domain.request('vnic.close', { vnic });
     assert.ok(!fs.existsSync(path));
+    closeFd(client);
     await domain.close();
     await endApp();
   });

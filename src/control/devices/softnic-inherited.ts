@@ -20,6 +20,12 @@ export interface InheritedNic {
   readonly uplink: Uplink | null;
 }
 
+/** Whether VNICs of the daemon before are on the network that this one is to serve. */
+export function isSameNetwork({ state }: Inherited, wanted: SoftNicConfig): boolean {
+  const { address, prefix } = (state as SavedNic).config;
+  return address === wanted.address && prefix === wanted.prefix;
+}
+
 /** Takes over the descriptors. Null when there is nothing to go on with, and then nothing is left of it. */
 export function inheritSoftNic(
   { state, fds }: Inherited,

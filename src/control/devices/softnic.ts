@@ -53,6 +53,8 @@ export interface SoftNicOptions {
   readonly events: DeviceEvents;
   /** Which daemon in the life of the run directory this is. */
   readonly incarnation: number;
+  /** The network is another than the daemon before had: its VNICs cannot go on. */
+  readonly isMoved: boolean;
   /** The process of the daemon before. */
   readonly inherited?: InheritedProcess | undefined;
   /** Compiled entry point of the process. */
@@ -99,6 +101,7 @@ export class SoftNic implements NicDevice {
   readonly #config: SoftNicConfig;
   readonly #ports = new Map<number, Port>();
   readonly #adopted: boolean;
+  readonly #isMoved: boolean;
   #statistics: Promise<Map<number, Counters>> | null = null;
 
   constructor(options: SoftNicOptions) {
@@ -113,6 +116,7 @@ export class SoftNic implements NicDevice {
     this.bitsPerSecond = options.bitsPerSecond;
     this.#events = events;
     this.#adopted = options.inherited !== undefined;
+    this.#isMoved = options.isMoved;
     this.#config = softNicConfig(options);
     this.#process = new DeviceProcess({
       name,
@@ -161,6 +165,7 @@ export class SoftNic implements NicDevice {
   adopt(request: AttachRequest, inherited: Inherited): Attachment {
     const { grant, path } = inherited.state as SavedPort;
     closeAll(inherited.fds);
+    if (this.#isMoved) throw new ArrakisError('ARK_GONE', `${this.name} has another network now`);
     return this.#register(new Port(this, request, grant, path, []));
   }
 

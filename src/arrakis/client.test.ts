@@ -33,11 +33,27 @@ test('answers find their questions, whatever their order', async () => {
   const second = channel.request('vnic.close', { vnic: 2 });
   answer({ id: 2, ok: false, error: { code: 'ARK_NOT_FOUND', message: 'no', hint: 'look' } });
   answer({ id: 1, ok: true });
-  assert.deepEqual(await first, { reply: {}, fds: [] });
+  assert.deepEqual(await first, { reply: {}, fds: [], takeovers: 0 });
   await assert.rejects(second, withCode('ARK_NOT_FOUND'));
   const buffer = Buffer.alloc(100);
   const received = receiveMessage(theirs, buffer, 1)!;
   assert.equal(buffer.toString('utf8', 0, received.length), '{"id":1,"op":"vnic.close","vnic":1}');
+  channel.close();
+  closeFd(theirs);
+});
+
+test('another daemon takes over: what the old one had read is lost, what it had not is answered', async () => {
+  const { channel, theirs, answer, closed } = pair();
+  const lost = channel.request('vnic.close', { vnic: 1 });
+  const unread = channel.request('vnic.close', { vnic: 2 });
+  answer({ event: 'resumed', pid: 1, version: 'next', vnics: [] });
+  answer({ id: 2, ok: true });
+  assert.deepEqual(await unread, { reply: {}, fds: [], takeovers: 1 });
+  // Asked for by the channel itself, to know where it is.
+  answer({ id: 3, ok: true, objects: [], omitted: 0 });
+  await assert.rejects(lost, withCode('ARK_NO_DAEMON'));
+  assert.ok(!channel.closed);
+  assert.deepEqual(closed, []);
   channel.close();
   closeFd(theirs);
 });

@@ -53,7 +53,9 @@ export class Pace {
   /** Whether frames wait for their time to be sent: there is nothing to spin for. */
   isHeld(ports: readonly Port[]): boolean {
     if (!this.isTimed) return false;
-    return !this.isLinkOpen || ports.some((port) => port.sendWaitUs() > 0);
+    if (!this.isLinkOpen) return true;
+    for (let i = 0; i < ports.length; i++) if (ports[i]!.sendWaitUs() > 0) return true;
+    return false;
   }
 
   /** How long a sleep may last; -1: until something happens. */
@@ -61,7 +63,8 @@ export class Pace {
     if (!this.isTimed) return -1;
     let heldUs = this.link?.waitUs || -1;
     let ringUs = -1;
-    for (const port of ports) {
+    for (let i = 0; i < ports.length; i++) {
+      const port = ports[i]!;
       heldUs = earlier(heldUs, port.sendWaitUs() || -1);
       ringUs = earlier(ringUs, port.ringWaitUs());
     }

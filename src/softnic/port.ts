@@ -184,7 +184,9 @@ export class Port implements Sender<FrameSink> {
   }
 
   isReady(): boolean {
-    return this.pairs.some((pair) => pair.isReady());
+    const { pairs } = this;
+    for (let i = 0; i < pairs.length; i++) if (pairs[i]!.isReady()) return true;
+    return false;
   }
 
   /** Whether turns need the time for it. */
@@ -194,9 +196,10 @@ export class Port implements Sender<FrameSink> {
 
   /** Microseconds until a pair that may not send now may; 0: none waits. */
   sendWaitUs(): number {
+    const { pairs } = this;
     let wait = 0;
-    for (const pair of this.pairs) {
-      const own = pair.sendWaitUs();
+    for (let i = 0; i < pairs.length; i++) {
+      const own = pairs[i]!.sendWaitUs();
       if (own > 0 && (wait === 0 || own < wait)) wait = own;
     }
     return wait;
@@ -204,9 +207,10 @@ export class Port implements Sender<FrameSink> {
 
   /** Microseconds until a coalesced doorbell is due; -1: none is. */
   ringWaitUs(): number {
+    const { pairs } = this;
     let wait = -1;
-    for (const pair of this.pairs) {
-      const own = pair.ringWaitUs();
+    for (let i = 0; i < pairs.length; i++) {
+      const own = pairs[i]!.ringWaitUs();
       if (own >= 0 && (wait < 0 || own < wait)) wait = own;
     }
     return wait;

@@ -15,6 +15,9 @@ import { BURST_US, costsUs, type RateLimit } from '../device/rate.ts';
 const BACKLOG = 0;
 const LAST = 1;
 
+/** A small integer, beyond what goes in a turn. */
+const ROOM_MAX = 2 ** 30;
+
 export class Pacer {
   readonly limit: RateLimit;
   readonly #usPerByte: number;
@@ -53,8 +56,9 @@ export class Pacer {
   /** Bytes after which it closes, if they pass now. 0 when it is not open. */
   get roomBytes(): number {
     if (!this.open) return 0;
-    if (this.#usPerByte === 0) return Number.MAX_SAFE_INTEGER;
-    return Math.floor((BURST_US - this.#state[BACKLOG]!) / this.#usPerByte) + 1;
+    if (this.#usPerByte === 0) return ROOM_MAX;
+    const bytes = (BURST_US - this.#state[BACKLOG]!) / this.#usPerByte;
+    return Math.floor(Math.min(bytes, ROOM_MAX - 1)) + 1;
   }
 
   /** A frame of `length` bytes has passed. */

@@ -10,6 +10,8 @@
 /** What the heaviest sender gets in a round; the others less, by weight. A batch of small frames. */
 export const ROUND_BYTES = 4096;
 export const MIN_FRAME_BYTES = 60;
+/** More than any sender owes. Whole numbers all through: fractions would be allocated. */
+const NONE = 2 ** 30;
 
 /** What is shared: a pacer, or what is left of a turn. */
 export interface Room {
@@ -37,7 +39,8 @@ export class Scheduler {
 
   /** The senders, or a weight among them, have changed. */
   reset(senders: readonly Sender<never>[]): void {
-    this.#quantum = ROUND_BYTES / senders.reduce((max, { weight }) => Math.max(max, weight), 1);
+    const heaviest = senders.reduce((max, { weight }) => Math.max(max, weight), 1);
+    this.#quantum = Math.floor(ROUND_BYTES / heaviest);
     this.#next = 0;
     this.#isMidShare = false;
     for (const sender of senders) sender.deficit = Math.min(sender.deficit, 0);
@@ -80,13 +83,15 @@ export class Scheduler {
 
   /** False when nobody is ready. */
   #payOff(senders: readonly Sender<never>[]): boolean {
-    let rounds = Number.POSITIVE_INFINITY;
-    for (const sender of senders) {
+    let rounds = NONE;
+    for (let i = 0; i < senders.length; i++) {
+      const sender = senders[i]!;
       if (sender.deficit > 0 || !sender.isReady()) continue;
       rounds = Math.min(rounds, Math.floor(-sender.deficit / (this.#quantum * sender.weight)));
     }
-    if (rounds === Number.POSITIVE_INFINITY) return false;
-    for (const sender of senders) {
+    if (rounds === NONE) return false;
+    for (let i = 0; i < senders.length; i++) {
+      const sender = senders[i]!;
       if (sender.deficit > 0) continue;
       sender.deficit = Math.min(sender.deficit + rounds * this.#quantum * sender.weight, 0);
     }

@@ -3,7 +3,8 @@
  * text may stand between. `ts run prepared` runs as `arrakis run` would start it, with nothing but what it is given, and
  * may connect to ARRAKIS_SOCKET beside that, as the daemon's own user.
  *
- * A comment `// → text` is the next line that the program prints: all of them, in this order, and no others.
+ * A comment `// → text` is the next line that the program prints: all of them, in this order, and no others. A program
+ * without any has only to end well.
  */
 import fs from 'node:fs';
 import path from 'node:path';

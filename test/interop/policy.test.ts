@@ -238,6 +238,18 @@ programs: {${fs.realpathSync(process.execPath)}: {names: {/app: read}}}
     assert.equal(await app(OTHER).ask('caps'), '');
   });
 
+  test('the daemon that follows a killed one brings its domains to the policy that is there then', async () => {
+    const one = app(ONE);
+    assert.equal(await one.ask('open soft0,ip=10.77.0.98'), 'open 10.77.0.98');
+    await daemon.signal('SIGKILL');
+    write(`users: {${ONE}: ${rule('10.77.0.112/28')}}`);
+    daemon = await TestDaemon.start({ dir: daemon.dir, args: ['--no-tap', '--policy', file] });
+    await one.says('gone');
+    assert.equal(await one.ask('caps'), 'device:soft0 rate:* addresses:*');
+    assert.equal(await one.ask('open soft0,ip=10.77.0.98'), 'ARK_NOT_PERMITTED');
+    assert.equal(await one.ask('open soft0,ip=10.77.0.113'), 'open 10.77.0.113');
+  });
+
   test('arrakis policy reload says what it did', () => {
     write('{}');
     const { status, stdout, stderr } = arrakis(['policy', 'reload'], dir, {

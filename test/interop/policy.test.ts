@@ -133,6 +133,24 @@ test('a daemon with a wrong or missing policy does not start, and says what is w
   }
 });
 
+test('a daemon of another user with the HOME of root has no policy, and starts', {
+  skip: rootMissing(),
+}, async () => {
+  const home = temporaryDirectory();
+  const before = process.env.HOME;
+  fs.chmodSync(home, 0o700);
+  process.env.HOME = home;
+  try {
+    const daemon = await TestDaemon.start({ uid: ONE });
+    assert.equal(daemon.ended, false, daemon.log);
+    assert.match(daemon.log, /"warn","message":"no policy".*not for us to read/);
+    await daemon.close();
+  } finally {
+    process.env.HOME = before;
+    fs.rmSync(home, { recursive: true });
+  }
+});
+
 /** An application of user `uid`, which does what it is told and says how it went. */
 class App {
   readonly child: ChildProcess;

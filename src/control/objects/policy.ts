@@ -11,7 +11,12 @@ export const reload = handler(
   },
   async (plane, policy) => {
     const { warnings, ...counts } = await policy.reload(plane);
-    const told = warnings.map(({ line, column, message, hint }) => ({ line, column, message, hint }));
+    const told = warnings.map(({ line, column, message, hint }) => ({
+      line,
+      column,
+      message,
+      hint,
+    }));
     return { reply: { ...counts, warnings: told } };
   },
 );

@@ -23,7 +23,7 @@ function refuse(file: string, what: string, hint: string): ArrakisError {
 }
 
 /**
- * The text of the policy file. ARK_NOT_FOUND when there is none; ARK_POLICY for what is no text of a sensible size, or
+ * The text of the policy file. ARK_NOT_FOUND when there is none, ARK_NOT_PERMITTED; ARK_POLICY for what is no text of a sensible size, or
  * could be written by others than root and the user of the daemon: it would be theirs to give.
  */
 export function readPolicyFile(file: string): string {
@@ -34,6 +34,11 @@ export function readPolicyFile(file: string): string {
     fd = fs.openSync(file, flags);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EACCES') {
+      throw new ArrakisError('ARK_NOT_PERMITTED', `policy ${file} is not for us to read`, {
+        hint: `see ls -l of it and of the directories above; the user is ${process.getuid!()}`,
+      });
+    }
     if (code !== 'ENOENT') throw refuse(file, `cannot be read: ${code}`, 'see ls -l of it');
     throw new ArrakisError('ARK_NOT_FOUND', `there is no policy ${file}`, {
       hint: 'docs/policy.md says how to write one',

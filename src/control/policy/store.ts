@@ -49,7 +49,7 @@ export class PolicyStore {
 
   /** Throws ARK_POLICY, or ARK_NOT_FOUND for a required file. */
   static open(source: PolicySource, log: Log): PolicyStore {
-    const { policy, warnings } = load(source);
+    const { policy, warnings } = load(source, log);
     const store = new PolicyStore(source, log, policy);
     store.#tell(warnings);
     return store;
@@ -76,7 +76,7 @@ export class PolicyStore {
     const { file } = this.#source;
     let loaded: ReturnType<typeof load>;
     try {
-      loaded = load(this.#source);
+      loaded = load(this.#source, this.#log);
     } catch (error) {
       if (error instanceof ArrakisError) {
         const { code, message, hint = '' } = error;
@@ -135,13 +135,19 @@ export class PolicyStore {
   }
 }
 
-function load(source: PolicySource): { policy: Policy; warnings: readonly Problem[] } {
+/**
+ * Where the file need not be, one that we cannot reach is none: a daemon may have the HOME of another user. It then gives
+ * nothing, and the log says so.
+ */
+function load(source: PolicySource, log: Log): { policy: Policy; warnings: readonly Problem[] } {
   try {
     return loadPolicy(source.file, source.environment());
   } catch (error) {
-    const isAbsent = error instanceof ArrakisError && error.code === 'ARK_NOT_FOUND';
-    if (isAbsent && !source.required) return { policy: NO_POLICY, warnings: [] };
-    throw error;
+    if (!(error instanceof ArrakisError) || source.required) throw error;
+    const { code, message, hint = '' } = error;
+    if (code !== 'ARK_NOT_FOUND' && code !== 'ARK_NOT_PERMITTED') throw error;
+    if (code === 'ARK_NOT_PERMITTED') log('warn', 'no policy', { error: message, hint });
+    return { policy: NO_POLICY, warnings: [] };
   }
 }
 

@@ -73,3 +73,16 @@ test('the directory for sockets is emptied without going into what its owner mad
     fs.rmSync(dir, { recursive: true });
   }
 });
+
+test('nobody else may open the pid file: a reader could hold its lock against the next daemon', () => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'run-'));
+  const pid = path.join(dir, 'arrakisd.pid');
+  try {
+    fs.writeFileSync(pid, '', { mode: 0o644 });
+    const directory = RunDirectory.claim(dir);
+    assert.equal(fs.statSync(pid).mode & 0o777, 0o600);
+    directory.release();
+  } finally {
+    fs.rmSync(dir, { recursive: true });
+  }
+});

@@ -2,6 +2,7 @@
  * The run directory: one daemon in it at a time.
  *
  * - The pid file is the lock: whoever holds flock(2) on it is the daemon. It ends with the process, however that ends.
+ *   Nobody else may open it: a reader could hold the lock too, and no daemon would start any more.
  * - Only the holder removes a socket that lies there: without the lock it may be a living daemon's.
  */
 import fs from 'node:fs';
@@ -29,6 +30,7 @@ export class RunDirectory {
   static claim(path: string): RunDirectory {
     makeDirectory(path, process.getuid!() === 0 ? 0o755 : 0o700);
     const lockFd = lock(pidPath(path));
+    fs.fchmodSync(lockFd, 0o600);
     fs.ftruncateSync(lockFd);
     fs.writeSync(lockFd, `${process.pid}\n`, 0);
     return new RunDirectory(path, lockFd);
@@ -148,7 +150,7 @@ function lock(path: string): number {
   const pause = new Int32Array(new SharedArrayBuffer(4));
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const { O_RDWR, O_CREAT, O_NOFOLLOW } = fs.constants;
-    const fd = fs.openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o644);
+    const fd = fs.openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
     if (!tryLock(fd)) {
       closeFd(fd);
       // `isClaimed` holds the lock for a moment when it looks: only one that stays is a daemon's.

@@ -81,6 +81,8 @@ export class ControlPlane {
     requests: 0,
     requestsRefused: 0,
     badMessages: 0,
+    /** VNICs that their device ended: they broke its protocol, or it went away. */
+    vnicsGone: 0,
     defects: 0,
   };
 

@@ -406,6 +406,7 @@ export async function removeVnic(plane: ControlPlane, vnic: Vnic, reason: string
 export function vnicGone(plane: ControlPlane, id: number, reason: string): void {
   const vnic = plane.vnics.get(id);
   if (vnic === undefined || vnic.attachment === null) return;
+  plane.counters.vnicsGone++;
   plane.log('warn', 'vnic gone', { vnic: id, name: vnic.name, reason });
   tellGone(vnic, reason);
   if (vnic.prepared) void detachVnic(plane, vnic);

@@ -1,0 +1,5 @@
+/** The attacker: a process with real capabilities, which misuses them as it is told. Acts are in attacks/. */
+import { serveActs } from './actor.ts';
+import { memoryActs } from './attacks/memory.ts';
+
+serveActs({ ...memoryActs });

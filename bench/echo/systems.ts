@@ -18,11 +18,11 @@ const LOOPBACK_PORT = 20_007;
 export const SERVER_CPU = 0;
 const CLIENT_CPU = 1;
 /**
- * How often the server's interface is polled under load (own-core.ts), where each system was fastest of 50, 100 and 200:
- * a timer costs time, and one that is late leaves a server without work.
+ * How often the server's interface is polled under load (own-core.ts): a timer costs time, and one that is late leaves a
+ * server without work. What was measured, and how the ratios depend on it, is in docs/af-xdp.md.
  */
 const POLL_EVERY_US = 100;
-/** With a socket that polls by itself the timer is only the last resort, as the kernel's documentation has it. */
+/** What `kernel/c` was fastest with: its socket polls by itself, the timer is only the last resort. */
 const POLL_EVERY_US_SELF_POLLED = 200;
 /** The application's address where it has one of its own on the software NIC. */
 const SOFT_SERVER = '10.77.0.7';

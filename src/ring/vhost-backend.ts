@@ -61,6 +61,8 @@ export interface BackendOptions extends MemoryRules {
   segmentsMax?: number;
   /** What GET_CONFIG reads, when the device has a configuration space to offer. */
   config?: Uint8Array;
+  /** What runs a ring. */
+  Ring?: typeof SplitDevice;
 }
 
 /** What the device process does for its sessions. */
@@ -439,7 +441,8 @@ export class VhostBackend {
 
   #start(ring: Vring): void {
     const place = this.#locate(ring) ?? refuse('a ring is outside the registered memory');
-    ring.device = new SplitDevice(this.#host.arena, this.#memory, {
+    const { Ring = SplitDevice } = this.#options;
+    ring.device = new Ring(this.#host.arena, this.#memory, {
       ...place,
       size: ring.size,
       base: ring.base,

@@ -28,10 +28,10 @@ import {
   type SetCoalescing,
 } from './control.ts';
 import { type LoopHost, Watches } from './loop.ts';
-import { FilterSet } from './match.ts';
 import { Pace } from './pace.ts';
+import { NIC_PARTS, type NicParts } from './parts.ts';
 import { Port } from './port.ts';
-import { PORTS_MAX, Switch } from './switch.ts';
+import { PORTS_MAX, type Switch } from './switch.ts';
 import { Uplink } from './uplink.ts';
 
 /** One frame of any size, with the place that keeps its alignment. */
@@ -51,6 +51,7 @@ export class SoftNic implements LoopHost, BackendHost {
   ports: readonly Port[] = [];
   running = true;
   spinUs = SPIN_US_DEFAULT;
+  readonly #parts: NicParts;
   readonly #controlFd: number;
   readonly #staging: number;
   readonly #request = Buffer.alloc(MESSAGE_LEN_MAX);
@@ -58,11 +59,12 @@ export class SoftNic implements LoopHost, BackendHost {
   #ringsChanged = false;
 
   /** `controlFd` is the channel of the control plane; its end is the NIC's end. */
-  constructor(controlFd: number) {
+  constructor(controlFd: number, parts: NicParts = NIC_PARTS) {
     setNonBlocking(controlFd);
+    this.#parts = parts;
     this.#controlFd = controlFd;
     this.#staging = this.arena.mapPrivate(STAGING_LEN);
-    this.switch = new Switch(this.arena, this.#staging, STAGING_LEN);
+    this.switch = new parts.Switch(this.arena, this.#staging, STAGING_LEN);
     this.watches.add(controlFd, () => this.#onControl());
   }
 
@@ -128,7 +130,7 @@ export class SoftNic implements LoopHost, BackendHost {
         return this.#addPort(request, fds);
       case 'setFilters': {
         const port = this.#port(request.port);
-        port.filters = new FilterSet(port.mac, request.filters, request.transmit);
+        port.filters = new this.#parts.Filters(port.mac, request.filters, request.transmit);
         return {};
       }
       case 'setRate':
@@ -178,13 +180,14 @@ export class SoftNic implements LoopHost, BackendHost {
     const port = new Port(this.arena, this.#staging, this.pace, {
       id,
       mac,
-      filters: new FilterSet(mac, request.filters, request.transmit),
+      filters: new this.#parts.Filters(mac, request.filters, request.transmit),
       mtu: request.mtu,
       pairs: request.pairs,
       allowUnsealed: request.allowUnsealed,
       regionBytes: request.regionBytes,
       listenFd,
       listenPath: request.listen ?? '',
+      parts: this.#parts,
     });
     this.#setPorts([...this.ports, port]);
     try {

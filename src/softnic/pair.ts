@@ -132,7 +132,7 @@ export class QueuePair implements Sender<FrameSink> {
         tx.broken(VIOLATION.direction);
         break;
       }
-      if (this.#txEnabled) this.#takeFrame(tx, total, sink);
+      if (this.#txEnabled) this.takeFrame(tx, total, sink);
       tx.complete(0);
       bytes += total > MIN_CHAIN_BYTES ? total - NET_HEADER_LEN : MIN_FRAME_BYTES;
       if (isLimited) limits.charge(Math.max(total - NET_HEADER_LEN, 0));
@@ -147,7 +147,7 @@ export class QueuePair implements Sender<FrameSink> {
   }
 
   /** Copy the chain's frame to staging memory. Its header asks for nothing: no offload was negotiated. */
-  #takeFrame(tx: SplitDevice, total: number, sink: FrameSink): void {
+  protected takeFrame(tx: SplitDevice, total: number, sink: FrameSink): void {
     const length = total - NET_HEADER_LEN;
     if (length < ETH_HEADER_LEN) {
       this.#port.drops[DROP.truncated]!++;

@@ -12,7 +12,8 @@ import { type BackendHost, VhostBackend } from '../ring/vhost-backend.ts';
 import { FEATURE, featureSet } from '../ring/vhost-user.ts';
 import { ETH_HEADER_LEN, type FilterSet, type FrameFields } from './match.ts';
 import type { Pace } from './pace.ts';
-import { ANY_BYTES, QueuePair } from './pair.ts';
+import { ANY_BYTES, type QueuePair } from './pair.ts';
+import { NIC_PARTS, type NicParts } from './parts.ts';
 import { type Pacer, pacerOf } from './rate.ts';
 import { type Room, Scheduler, type Sender } from './schedule.ts';
 
@@ -45,6 +46,8 @@ export interface PortOptions {
   listenFd: number;
   /** Where it listens; empty when it does not. */
   listenPath: string;
+  /** Default: NIC_PARTS. */
+  parts?: NicParts;
 }
 
 /** What is left of a port's share in one turn, for its pairs. */
@@ -81,6 +84,7 @@ export class Port implements Sender<FrameSink> {
 
   readonly #allowUnsealed: boolean;
   readonly #regionBytes: number | undefined;
+  readonly #parts: NicParts;
   /** The pairs that receive now: frames are spread over these. */
   #receivers: readonly QueuePair[] = [];
   /** The one of them, where there is one: most ports have no others. */
@@ -106,9 +110,10 @@ export class Port implements Sender<FrameSink> {
     this.mac = options.mac;
     this.#allowUnsealed = options.allowUnsealed;
     this.#regionBytes = options.regionBytes;
+    this.#parts = options.parts ?? NIC_PARTS;
     this.pairs = Array.from(
       { length: options.pairs ?? 1 },
-      (_, index) => new QueuePair(this, index, arena, staging, pace),
+      (_, index) => new this.#parts.Pair(this, index, arena, staging, pace),
     );
   }
 
@@ -123,6 +128,7 @@ export class Port implements Sender<FrameSink> {
       allowUnsealed: this.#allowUnsealed,
       regionBytes: this.#regionBytes,
       segmentsMax: SEGMENTS_MAX,
+      Ring: this.#parts.Ring,
     });
   }
 

@@ -71,7 +71,7 @@ export class Switch implements FrameSink {
       this.uplink?.send(at, length);
       return;
     }
-    const to = this.#find(frame.dstHi, frame.dstLo);
+    const to = this.find(frame.dstHi, frame.dstLo);
     if (to !== null) this.#toPort(to, at, length);
     else if (this.uplink?.accepts(frame.dstHi, frame.dstLo)) this.uplink.send(at, length);
     else port.drops[DROP.noDestination]!++;
@@ -89,7 +89,7 @@ export class Switch implements FrameSink {
       this.#toMany(null, at, length);
       return;
     }
-    const to = this.#find(frame.dstHi, frame.dstLo);
+    const to = this.find(frame.dstHi, frame.dstLo);
     if (to !== null) this.#toPort(to, at, length);
     else this.uplinkDrops[DROP.noDestination]!++;
   }
@@ -108,7 +108,8 @@ export class Switch implements FrameSink {
     }
   }
 
-  #find(hi: number, lo: number): Port | null {
+  /** The port with that MAC address. */
+  protected find(hi: number, lo: number): Port | null {
     for (let slot = hash(hi, lo); ; slot = (slot + 1) % TABLE_SIZE) {
       const index = this.#slots[slot]!;
       if (index === 0) return null;

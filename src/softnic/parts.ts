@@ -1,0 +1,22 @@
+/**
+ * The classes that handle packets. There is one set of them, and nothing that a process is told chooses another:
+ * `bench/protection` has programs of its own that put others in their place, to measure what each costs.
+ */
+import { SplitDevice } from '../ring/split-device.ts';
+import { FilterSet } from './match.ts';
+import { QueuePair } from './pair.ts';
+import { Switch } from './switch.ts';
+
+export interface NicParts {
+  readonly Ring: typeof SplitDevice;
+  readonly Pair: typeof QueuePair;
+  readonly Filters: typeof FilterSet;
+  readonly Switch: typeof Switch;
+}
+
+export const NIC_PARTS: NicParts = {
+  Ring: SplitDevice,
+  Pair: QueuePair,
+  Filters: FilterSet,
+  Switch,
+};

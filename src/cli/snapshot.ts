@@ -62,7 +62,7 @@ export function findObject(
   if (byId !== undefined) return byId;
   const named = candidates.filter((o) => o.name === wanted);
   if (named.length === 1) return named[0]!;
-  const what = kinds.length === 1 ? (kinds[0] as string) : 'object';
+  const what = kinds.length === 1 ? kindText(kinds[0]!) : 'object';
   if (named.length > 1) {
     const ids = named.map((o) => `${o.kind} ${o.id}`).join(', ');
     throw new ArrakisError('ARK_BAD_ARGUMENT', `"${wanted}" is the name of ${ids}`, {
@@ -74,3 +74,5 @@ export function findObject(
     hint: names.length === 0 ? 'there is none at all' : `there are: ${names.join(', ')}`,
   });
 }
+
+const kindText = (kind: ObjectInfo['kind']): string => (kind === 'vnic' ? 'VNIC' : kind);

@@ -127,10 +127,10 @@ test('doctor finds what a killed daemon left, and --fix removes it', () => {
   process.kill(pid, 'SIGKILL');
   const end = Date.now() + 5000;
   while (fs.existsSync(`/proc/${pid}/exe`) && Date.now() < end) spawnSync('sleep', ['0.02']);
-  assert.match(succeed('doctor'), /left behind/);
+  assert.match(succeed('doctor'), /WARN {2}arrakisd +was killed .* its keeper, pid \d+/);
   const fixed = JSON.parse(succeed('doctor', '--fix', '--json'));
   assert.ok(fixed.removed.length > 0);
-  assert.ok(!fixed.findings.some((f: { check: string }) => f.check === 'left behind'));
+  assert.ok(!fixed.findings.some((f: { detail: string }) => /was killed/.test(f.detail)));
   succeed('up', '--no-tap');
   succeed('down');
 });

@@ -57,6 +57,8 @@ export const LIMITS = {
   namePathBytesMax: 512,
   nameDepthMax: 16,
   namesPerDomainMax: 256,
+  /** Of one user over all its domains, as the next: nobody can fill what is everybody's. */
+  namesPerUidMax: 1024,
   namesPerDirectoryMax: 4096,
   namesMax: 16_384,
   watchesPerDomainMax: 32,
@@ -65,17 +67,20 @@ export const LIMITS = {
   /** How long a domain that serves a directory may take for an answer, and how many it may owe. */
   nameAnswerMsMax: 2_000,
   nameQuestionsMax: 64,
-  /** Shared regions: how many a domain may have, and the bytes of its own and of everybody's. */
+  /** Shared regions: how many a domain may have, and the bytes of its own, of its user's and of everybody's. */
   regionsPerDomainMax: 64,
   regionBytesPerDomainMax: 256 * 1024 * 1024,
+  regionBytesPerUidMax: 1024 * 1024 * 1024,
   regionBytesMax: 4 * 1024 * 1024 * 1024,
-  /** Endpoints of a domain, its connections to those of others, and those to one endpoint. */
+  /** Endpoints of a domain, its connections to those of others, and those to one endpoint, of one user and of all. */
   endpointsPerDomainMax: 32,
   connectionsPerDomainMax: 64,
+  connectionsPerEndpointUidMax: 64,
   connectionsPerEndpointMax: 256,
   /** Bytes of each of the two rings of a connection. */
   connectionRingBytesMax: 1024 * 1024,
-  /** Bytes of the memory of all connections together. */
+  /** Bytes of the memory of the connections that one user made, and of all together. */
+  connectionBytesPerUidMax: 512 * 1024 * 1024,
   connectionBytesMax: 2 * 1024 * 1024 * 1024,
   /** Connections that a listener was told of and has not accepted. */
   backlogDefault: 16,

@@ -76,6 +76,7 @@ export class NameTree<V> {
   readonly #byOwner = new Map<number, Set<Node<V>>>();
   readonly #watches = new Map<number, Watch>();
   readonly #directories = new Map<number, Directory>();
+  readonly #byUid = new Map<number, number>();
   #count = 0;
   #nextId = 1;
   #nextWatch = 1;
@@ -113,7 +114,7 @@ export class NameTree<V> {
   ): Directory {
     const { parent, name } = this.#reach(who, path, 'bind', start);
     const owner = options.keep === true ? 0 : who.domain;
-    this.#checkRoom(owner, parent, name);
+    this.#checkRoom(who, owner, parent, name);
     const { uid, gid } = who;
     const made = { owner, uid, gid, mode: options.mode & 0o777, fixed: false };
     const directory = this.#addDirectory(parent, name, made);
@@ -124,13 +125,13 @@ export class NameTree<V> {
   /** Throws what `bind` would, and changes nothing. */
   checkBind(who: Who, path: string, start: Start = this.#atRoot): void {
     const { parent, name } = this.#reach(who, path, 'bind', start);
-    this.#checkRoom(who.domain, parent, name);
+    this.#checkRoom(who, who.domain, parent, name);
   }
 
   /** Name `value`, for as long as the domain lives. */
   bind(who: Who, path: string, value: V, start: Start = this.#atRoot): Binding<V> {
     const { parent, name } = this.#reach(who, path, 'bind', start);
-    this.#checkRoom(who.domain, parent, name);
+    this.#checkRoom(who, who.domain, parent, name);
     const binding: Binding<V> = {
       kind: 'binding',
       name,
@@ -246,6 +247,9 @@ export class NameTree<V> {
     const owned = this.#byOwner.get(node.owner)!;
     owned.delete(node);
     if (owned.size === 0) this.#byOwner.delete(node.owner);
+    const ofUser = this.#byUid.get(node.uid)! - 1;
+    if (ofUser === 0) this.#byUid.delete(node.uid);
+    else this.#byUid.set(node.uid, ofUser);
     this.#count--;
     this.#events.dropped(node);
     this.#tell(parent, node.name, 'removed');
@@ -360,7 +364,7 @@ export class NameTree<V> {
     if (!may(who, directory, need, rights)) throw notPermitted(need, directory);
   }
 
-  #checkRoom(owner: number, parent: Directory, name: string): void {
+  #checkRoom(who: Who, owner: number, parent: Directory, name: string): void {
     const siblings = this.#children.get(parent)!;
     if (siblings.has(name)) {
       throw new ArrakisError('ARK_IN_USE', `${pathOf(siblings.get(name)!)} is there already`, {
@@ -370,6 +374,10 @@ export class NameTree<V> {
     const own = this.#byOwner.get(owner)?.size ?? 0;
     if (owner !== 0 && own >= LIMITS.namesPerDomainMax) {
       throw limit(`a domain has at most ${LIMITS.namesPerDomainMax} names`);
+    }
+    const ofUser = this.#byUid.get(who.uid) ?? 0;
+    if (!who.privileged && ofUser >= LIMITS.namesPerUidMax) {
+      throw limit(`uid ${who.uid} has ${ofUser} names, as many as one user may`);
     }
     if (siblings.size >= LIMITS.namesPerDirectoryMax) throw limit(`${pathOf(parent)} is full`);
     if (this.#count >= LIMITS.namesMax) throw limit('the tree of names is full');
@@ -402,6 +410,7 @@ export class NameTree<V> {
     const owned = this.#byOwner.get(node.owner) ?? new Set();
     owned.add(node);
     this.#byOwner.set(node.owner, owned);
+    this.#byUid.set(node.uid, (this.#byUid.get(node.uid) ?? 0) + 1);
     this.#count++;
   }
 

@@ -102,6 +102,17 @@ export interface Half {
   readonly fds: readonly number[];
 }
 
+/** One user cannot have what is everybody's: `bytes` of connections, `here` of which there are at this endpoint already. */
+function refuseUser(uid: number, { name }: Endpoint, bytes: number, here: number): void {
+  const text =
+    bytes > LIMITS.connectionBytesPerUidMax
+      ? `the connections of uid ${uid} have all the memory that one user may have`
+      : here >= LIMITS.connectionsPerEndpointUidMax
+        ? `uid ${uid} has ${here} connections to ${name}, as many as one user may`
+        : null;
+  if (text !== null) throw new ArrakisError('ARK_LIMIT', text, { hint: 'close one first' });
+}
+
 const peerOf = ({ id, name, uid, pid }: Domain) => ({ domain: id, name, uid, pid });
 
 export class EndpointTable {
@@ -162,13 +173,19 @@ export class EndpointTable {
   checkConnect(endpoint: Endpoint, connector: Domain): void {
     const { domain, name, backlog } = endpoint;
     if (domain.closed) throw new ArrakisError('ARK_GONE', `${name}: its domain has ended`);
-    let own = 0;
+    let [own, here] = [0, 0];
     let bytes = linkBytes(endpoint.ringBytes);
+    let ofUser = bytes;
     for (const connection of this.#connections.values()) {
       if (connection.closed) continue;
-      bytes += linkBytes(connection.endpoint.ringBytes);
+      const memory = linkBytes(connection.endpoint.ringBytes);
+      bytes += memory;
       if (connection.connector === connector) own++;
+      if (connection.connector.uid !== connector.uid) continue;
+      ofUser += memory;
+      if (connection.endpoint === endpoint) here++;
     }
+    if (!connector.privileged) refuseUser(connector.uid, endpoint, ofUser, here);
     if (bytes > LIMITS.connectionBytesMax) {
       throw new ArrakisError('ARK_LIMIT', 'the connections of all domains have all the memory', {
         hint: 'listen with smaller rings (ringBytes), or close some connections',

@@ -89,22 +89,26 @@ export class RegionTable {
 
   /** Throws ARK_LIMIT when `domain` may not have `bytes` more. */
   check(domain: Domain, bytes: number): void {
-    let [count, own, all] = [0, bytes, bytes];
+    let [count, own, user, all] = [0, bytes, bytes, bytes];
     for (const region of this.#regions.values()) {
       all += region.bytes;
+      if (region.domain.uid === domain.uid) user += region.bytes;
       if (region.domain !== domain) continue;
       count++;
       own += region.bytes;
     }
-    const { regionsPerDomainMax, regionBytesPerDomainMax, regionBytesMax } = LIMITS;
+    const { regionsPerDomainMax, regionBytesPerDomainMax, regionBytesPerUidMax, regionBytesMax } =
+      LIMITS;
     const text =
       count >= regionsPerDomainMax
         ? `a domain has at most ${regionsPerDomainMax} regions`
         : own > regionBytesPerDomainMax
           ? `a domain has at most ${regionBytesPerDomainMax} bytes of regions`
-          : all > regionBytesMax
-            ? `all domains together have at most ${regionBytesMax} bytes of regions`
-            : null;
+          : user > regionBytesPerUidMax && !domain.privileged
+            ? `a user has at most ${regionBytesPerUidMax} bytes of regions`
+            : all > regionBytesMax
+              ? `all domains together have at most ${regionBytesMax} bytes of regions`
+              : null;
     if (text === null) return;
     throw new ArrakisError('ARK_LIMIT', text, { hint: 'delete the capability of one first' });
   }

@@ -22,7 +22,7 @@ const CLIENT_CPU = 1;
  * server without work. What was measured, and how the ratios depend on it, is in docs/af-xdp.md.
  */
 const POLL_EVERY_US = 100;
-/** What `kernel/c` was fastest with: its socket polls by itself, the timer is only the last resort. */
+/** What `kernel/c-tuned` was fastest with: its socket polls by itself, the timer is only the last resort. */
 const POLL_EVERY_US_SELF_POLLED = 200;
 /** The application's address where it has one of its own on the software NIC. */
 const SOFT_SERVER = '10.77.0.7';
@@ -249,8 +249,8 @@ function softNic(): EchoSystem {
 export function echoSystems(): EchoSystem[] {
   if (!isRoot()) return [kernelC('kernel/c', 'loopback', false), kernelNode('loopback'), softNic()];
   return [
-    kernelC('kernel/c', 'veth', true),
-    kernelC('kernel/c-sleeping', 'veth', false),
+    kernelC('kernel/c', 'veth', false),
+    kernelC('kernel/c-tuned', 'veth', true),
     kernelNode('veth'),
     testpmd(),
     afXdp('direct'),

@@ -1,8 +1,8 @@
 /*
  * UDP echo on kernel sockets: the baselines of `arrakis bench echo`.
  *
- *   udp_echo ADDRESS PORT        kernel/c-sleeping: recvfrom, sendto, asleep when there is nothing
- *   udp_echo ADDRESS PORT poll   kernel/c: the same as fast as we could make it. recvmmsg and sendmmsg; and it polls the
+ *   udp_echo ADDRESS PORT        kernel/c: recvfrom, sendto, asleep when there is nothing
+ *   udp_echo ADDRESS PORT poll   kernel/c-tuned: the same as fast as we could make it. recvmmsg and sendmmsg; and it polls the
  *                                interface itself when there is nothing (SO_PREFER_BUSY_POLL). Needs CAP_NET_ADMIN
  */
 #define _GNU_SOURCE

@@ -1,5 +1,6 @@
 /** The attacker: a process with real capabilities, which misuses them as it is told. Acts are in attacks/. */
 import { serveActs } from './actor.ts';
+import { frameActs } from './attacks/frames.ts';
 import { memoryActs } from './attacks/memory.ts';
 
-serveActs({ ...memoryActs });
+serveActs({ ...frameActs, ...memoryActs });

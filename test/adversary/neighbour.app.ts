@@ -19,6 +19,8 @@ const BATCH = 64;
 const SLOTS = 4096;
 const OUTSTANDING_MAX = 256;
 const BURST = 4;
+/** Frames that a report is about, at least. */
+const SENT_MIN = 100;
 const PERIOD_MS = 2;
 const CONTROL_PERIOD_MS = 20;
 /** What has not come back by then is lost. */
@@ -171,6 +173,9 @@ async function isIntact(): Promise<boolean> {
 }
 
 async function report(): Promise<Report> {
+  // One that is quick to ask gets something to look at.
+  const enough = () => counts.sent >= SENT_MIN && control.requests > 0;
+  await until(enough, HOME_MS_MAX).catch(() => {});
   pacing = false;
   await until(() => counts.returned >= counts.sent, HOME_MS_MAX).catch(() => {});
   const sorted = tripsUs.sort((a, b) => a - b);

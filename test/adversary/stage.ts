@@ -7,6 +7,9 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Domain } from '../../src/arrakis/index.ts';
+import { closeFd, readFd } from '../../src/ffi/fd.ts';
+import { requireLink } from '../../src/ffi/netlink/index.ts';
+import { openPacketSocket } from '../../src/ffi/packet.ts';
 import { fdCount, softnicPid, TestDaemon, temporaryDirectory } from '../crash/daemon.harness.ts';
 import { LeakCheck } from '../support/leaks.ts';
 import { connect, Namespace } from '../support/network.ts';
@@ -176,6 +179,24 @@ export class Stage {
   async counters(vnic: number): Promise<Counters> {
     const { vnics } = (await this.root.request('stats', { after: vnic - 1 })).reply;
     return vnics.find((entry) => entry.vnic === vnic)!.counters as unknown as Counters;
+  }
+
+  /** What goes out to the far end of the interface's wire from now on; `close` says what that was. */
+  listen(): { close(): Buffer[] } {
+    const fd = this.#far.run(() => openPacketSocket(requireLink('adv1').index));
+    const buffer = Buffer.alloc(4096);
+    const far = this.#far.run(() => requireLink('adv1').mac);
+    return {
+      close: () => {
+        const heard: Buffer[] = [];
+        for (let length = readFd(fd, buffer); length > 0; length = readFd(fd, buffer)) {
+          const frame = Buffer.from(buffer.subarray(0, length));
+          if (frame.readUIntBE(6, 6) !== far) heard.push(frame);
+        }
+        closeFd(fd);
+        return heard;
+      },
+    };
   }
 
   /** Pids that are nobody's business but root's: the daemon, the NIC. */

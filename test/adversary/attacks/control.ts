@@ -13,6 +13,8 @@ export interface Told {
   readonly body: Record<string, unknown>;
 }
 
+let first: Promise<Control> | null = null;
+
 export class Control {
   readonly channel: ControlChannel;
   readonly told: Told[] = [];
@@ -33,6 +35,12 @@ export class Control {
     const { reply } = await control.channel.request('hello', { protocol: 1, name: 'attacker' });
     control.domain = reply.domain;
     return control;
+  }
+
+  /** The first connection of this process. */
+  static shared(): Promise<Control> {
+    first ??= Control.open();
+    return first;
   }
 
   /** Ask anything, of any form. The reply; descriptors of it are closed unless `keep` takes them. */

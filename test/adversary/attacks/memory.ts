@@ -20,7 +20,7 @@ interface Specs {
   readonly helper: string;
 }
 
-const control = await Control.open();
+const control = await Control.shared();
 
 /** A frame from one VNIC to the other. */
 const frameTo = (

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import { describe, test } from 'node:test';
@@ -50,6 +51,17 @@ async function handledBy(lab: VethLab): Promise<number[]> {
   return framesByCpu().map((count, cpu) => count - before[cpu]!);
 }
 
+/** A process whose /sys shows the network namespace that it shares with the server, as in `arrakis demo`. */
+const SERVER_HERE = `
+  import fs from 'node:fs';
+  const { VethLab } = await import('${new URL('./lab.js', import.meta.url).href}');
+  const { pollByTimer } = await import('${new URL('./own-core.js', import.meta.url).href}');
+  const lab = VethLab.create({ serverHere: true });
+  pollByTimer(lab.server, lab.client, 0, 100);
+  process.stdout.write(fs.readFileSync('/sys/class/net/srv0/gro_flush_timeout', 'utf8'));
+  lab.close();
+`;
+
 /** Other tests on this machine add frames but take none away: only lower bounds are certain. */
 const MOST = BURST * BURSTS * 0.5;
 
@@ -65,5 +77,12 @@ describe('whose core handles what was sent', { skip }, () => {
     } finally {
       lab.close();
     }
+  });
+
+  test('the server may be in our own namespace, whose sysfs is at /sys already', () => {
+    const script = 'mount -t sysfs sysfs /sys && exec "$0" --input-type=module -e "$1"';
+    const args = ['--net', '--mount', 'sh', '-c', script, process.execPath, SERVER_HERE];
+    const result = spawnSync('unshare', args, { encoding: 'utf8', timeout: 60_000 });
+    assert.deepEqual([result.stdout, result.stderr], ['100000\n', '']);
   });
 });

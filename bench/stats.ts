@@ -13,6 +13,9 @@ export interface BenchRow {
   p50?: number;
   p99?: number;
   p999?: number;
+  /** Lowest and highest of the repetitions. */
+  low?: number;
+  high?: number;
   params?: Record<string, number | string>;
   boundBy?: string;
 }

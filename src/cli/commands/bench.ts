@@ -9,6 +9,7 @@ import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 import { registerBenchDoorbell } from './bench-doorbell.ts';
 import { registerBenchIpc } from './bench-ipc.ts';
+import { registerBenchProtection } from './bench-protection.ts';
 import { registerBenchScaling } from './bench-scaling.ts';
 
 export function registerBench(program: Command): void {
@@ -16,6 +17,7 @@ export function registerBench(program: Command): void {
   registerBenchIpc(bench, wholeNumber);
   registerBenchDoorbell(bench, wholeNumber);
   registerBenchScaling(bench, wholeNumber);
+  registerBenchProtection(bench, wholeNumber);
   bench
     .command('echo')
     .description('UDP echo: kernel sockets, DPDK and Arrakis, driven by the same generator')

@@ -41,7 +41,8 @@ function arrangement({ entry, repetitions }: Measured): BenchRow[] {
       repetitions.map((slices) => slices.map(pick)),
       digits,
     );
-  const waiting = of(({ waiting }) => waiting, 2).value;
+  const waiting = of((slice) => slice.waiting, 2).value;
+  const share = of((slice) => slice.share, 2).value;
   const params = { without, frameBytes: FRAME_BYTES, repetitions: repetitions.length };
   const base = { bench: 'protection', system, link, params };
   const rtt = of(({ rttUs }) => rttUs, 3);
@@ -51,7 +52,7 @@ function arrangement({ entry, repetitions }: Measured): BenchRow[] {
       metric: 'throughput',
       unit: 'packets/s',
       ...of(({ packetsPerSecond }) => packetsPerSecond, 0),
-      params: { ...params, waiting },
+      params: { ...params, waiting, share },
       boundBy: boundBy(entry, waiting),
     },
     { ...base, metric: 'service', unit: 'ns/packet', ...of(({ serviceNs }) => serviceNs, 1) },

@@ -11,6 +11,7 @@ import { type Running, startNode } from '../processes.ts';
 import type { BenchRow } from '../stats.ts';
 import type { Ready, SliceJob, SliceResult } from './contest.ts';
 import { type Entry, groups } from './contestants.ts';
+import type { Findings } from './probe.ts';
 import { type Measured, rowsOf } from './rows.ts';
 
 export interface ProtectionBenchOptions {
@@ -35,7 +36,17 @@ const TRAFFIC_CPU = 0;
 const DEVICE_CPU = 1;
 /** A slice before the first that counts, this many times as long. */
 const WARM = 3;
+/** A slice in which others had more of the processors than this is measured again, this often at most. */
+const SHARE_MIN = 0.95;
+const TRIES_MAX = 3;
 const ANSWER_MS = 60_000;
+
+/** Throw when what should be off is on, or what should be on is off. */
+export function checkFindings({ system, without, expected }: Entry, found: Findings): void {
+  if (isDeepStrictEqual(found, expected)) return;
+  const [is, should] = [found, expected].map((findings) => JSON.stringify(findings));
+  throw new Error(`${system} without ${without} is not what it should be: ${is}, not ${should}`);
+}
 
 /** A contestant's process, and its answers. */
 class Started {
@@ -51,18 +62,14 @@ class Started {
     this.#answers = this.#lines[Symbol.asyncIterator]();
   }
 
-  /** Start number `index` of `group`. Fails when what should be off is on, or what should be on is off. */
+  /** Start number `index` of `group`, and check what it finds of itself. */
   static async start(entry: Entry, group: number, index: number): Promise<Started> {
     const args = [group, index, DEVICE_CPU].map(String);
     const script = new URL('./contestant.js', import.meta.url);
     const started = new Started(entry, startNode(script, args, { cpus: [TRAFFIC_CPU] }));
     try {
-      const { findings } = await started.#answer<Ready>();
-      if (isDeepStrictEqual(findings, entry.expected)) return started;
-      const [found, expected] = [findings, entry.expected].map((f) => JSON.stringify(f));
-      throw new Error(
-        `${entry.system} without ${entry.without} is not what it should be: ${found}, not ${expected}`,
-      );
+      checkFindings(entry, (await started.#answer<Ready>()).findings);
+      return started;
     } catch (error) {
       await started.stop();
       throw error;
@@ -135,11 +142,21 @@ async function measureGroup(
     for (const one of all) await one.measure({ ms: WARM * ms, roundTrips });
     for (let slice = 0; slice < slices; slice++) {
       for (const [i, one] of all.entries()) {
-        results[i]!.push(await one.measure({ ms, roundTrips }));
+        results[i]!.push(await undisturbed(one, { ms, roundTrips }));
       }
     }
   } finally {
     await Promise.all(all.map((one) => one.stop()));
   }
   return results;
+}
+
+/** The slice that was disturbed least, of as few as will do. */
+async function undisturbed(one: Started, job: SliceJob): Promise<SliceResult> {
+  let best = await one.measure(job);
+  for (let tries = 1; tries < TRIES_MAX && best.share < SHARE_MIN; tries++) {
+    const next = await one.measure(job);
+    if (next.share > best.share) best = next;
+  }
+  return best;
 }

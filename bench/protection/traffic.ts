@@ -6,6 +6,7 @@
  */
 import { assert } from '../../src/base/assert.ts';
 import { type NicQueue, NO_FRAME } from '../../src/device/nic.ts';
+import { cpuTimeNs, threadClock } from '../../src/ffi/clock.ts';
 import { type EchoEndpoints, FRAME_LEN, requestTemplate, SEQUENCE } from '../echo/frame.ts';
 import { percentile } from '../stats.ts';
 
@@ -17,6 +18,7 @@ const LOST_MS = 20;
 const QUIET_MS = 5;
 const CLOCK_EVERY = 16;
 const WARM_PART = 0.1;
+const OWN = threadClock(0);
 
 export interface Saturation {
   packetsPerSecond: number;
@@ -24,6 +26,8 @@ export interface Saturation {
   serviceNs: number;
   /** Part of the turns that found nothing to do: the device is what limits. */
   waiting: number;
+  /** Part of the time in which this thread, and the device, had their processors: the lesser of the two. */
+  share: number;
 }
 
 /** `e` as the other end has it. */
@@ -123,6 +127,7 @@ export class Traffic {
     let last = now;
     let from = 0;
     let fromNs = 0;
+    let ownFromNs = 0;
     let packets = 0;
     let idle = 0;
     let turns = 0;
@@ -139,13 +144,17 @@ export class Traffic {
       if (from === 0 && now >= warm) {
         from = now;
         fromNs = this.#cpuNs();
+        ownFromNs = cpuTimeNs(OWN);
         packets = turns = idle = 0;
       }
     }
-    const serviceNs = (this.#cpuNs() - fromNs) / packets;
-    const packetsPerSecond = packets / ((now - from) / 1000);
+    const cpuNs = this.#cpuNs() - fromNs;
+    const elapsedNs = (now - from) * 1e6;
+    const share = Math.min(cpuNs, cpuTimeNs(OWN) - ownFromNs) / elapsedNs;
+    const serviceNs = cpuNs / packets;
+    const packetsPerSecond = (packets * 1e9) / elapsedNs;
     this.#drain();
-    return { packetsPerSecond, serviceNs, waiting: idle / turns };
+    return { packetsPerSecond, serviceNs, waiting: idle / turns, share };
   }
 
   /** `count` times from `a` to `b` and back, one packet under way: the median, microseconds. */

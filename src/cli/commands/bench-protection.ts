@@ -44,6 +44,9 @@ async function run({ json, ...options }: ProtectionOptions): Promise<void> {
   }
 }
 
+/** Below this the figures say little. */
+const SHARE_MIN = 0.9;
+
 const SUBJECTS: readonly { system: string; title: string; device: string }[] = [
   {
     system: 'arrakis/virtio',
@@ -65,7 +68,17 @@ export function protectionTable(rows: readonly BenchRow[]): string {
     if (own.length === 0) continue;
     parts.push(`${title}\n\n${arrangements(own)}\n\n${prices(own, device)}\n\n${bounds(own)}`);
   }
-  return parts.join('\n\n\n');
+  return `${parts.join('\n\n\n')}\n\n${quiet(rows)}`;
+}
+
+/** Whether the figures are those of the mechanisms, or of what else ran. */
+function quiet(rows: readonly BenchRow[]): string {
+  const shares = rows.flatMap(({ params }) => (params?.share === undefined ? [] : [params.share]));
+  const least = Math.min(...shares.map(Number));
+  const text = `The processors were the benchmark's for ${formatNumber(100 * least)}% of the time`;
+  return least >= SHARE_MIN
+    ? `${text} at least.`
+    : `${text} in the worst case: other programs ran. Measure again on a quiet machine.`;
 }
 
 function arrangements(rows: readonly BenchRow[]): string {
@@ -76,7 +89,7 @@ function arrangements(rows: readonly BenchRow[]): string {
       const of = (metric: string) =>
         rows.find((other) => other.metric === metric && other.params?.without === without)!;
       return [
-        without === 'nothing' ? 'all protection' : `without ${without}`,
+        nameOf(without),
         formatNumber(row.value),
         `${formatNumber(row.low!)} to ${formatNumber(row.high!)}`,
         formatNumber(of('service').value),
@@ -110,14 +123,17 @@ function prices(rows: readonly BenchRow[], device: string): string {
   return formatTable(heading, lines);
 }
 
+/** What limits: of most arrangements first, then of those that something else limits. */
 function bounds(rows: readonly BenchRow[]): string {
   const texts = new Map<string, string[]>();
   for (const { boundBy, params } of rows) {
     if (boundBy === undefined) continue;
-    texts.set(boundBy, [...(texts.get(boundBy) ?? []), `without ${params?.without}`]);
+    texts.set(boundBy, [...(texts.get(boundBy) ?? []), nameOf(String(params?.without))]);
   }
-  const lines = [...texts].map(([text, which]) =>
-    texts.size === 1 ? `  ${text}` : `  ${which.join(', ')}: ${text}`,
-  );
-  return `bound by\n${lines.join('\n')}`;
+  const [most, ...others] = [...texts].sort(([, a], [, b]) => b.length - a.length);
+  const lines = others.map(([text, names]) => `  ${names.join(', ')}: ${text}`);
+  return ['bound by', `  ${most![0]}`, ...lines].join('\n');
 }
+
+const nameOf = (without: string): string =>
+  without === 'nothing' ? 'all protection' : `without ${without}`;

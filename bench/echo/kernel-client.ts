@@ -18,9 +18,10 @@ export class KernelClient {
   readonly #answer = Buffer.alloc(2048);
   #sequence = 0;
 
-  constructor(address: number, port: number) {
+  /** An answer that takes longer than `lostMs` is taken for lost. */
+  constructor(address: number, port: number, lostMs: number = LOST_MS) {
     this.#fd = connectUdp(address, port);
-    setTimeouts(this.#fd, LOST_MS);
+    setTimeouts(this.#fd, lostMs);
   }
 
   /** Ask until the first answer: false when none came within `timeoutMs`. */

@@ -8,6 +8,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Ipv4, type Mac, parseIpv4 } from '../../src/base/address.ts';
+import { removeLeftovers } from '../../src/control/leftovers.ts';
 import { socketPath } from '../../src/control/paths.ts';
 import { setGro, setTxChecksum } from '../../src/ffi/ethtool.ts';
 import {
@@ -171,8 +172,10 @@ export class LabDaemon {
     });
   }
 
+  /** End the daemon, and what it left if it was killed: the keeper and the software NIC would stay for the next one. */
   async close(): Promise<void> {
     await this.#running.stop();
+    if (fs.existsSync(this.dir)) removeLeftovers(this.dir);
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
 }

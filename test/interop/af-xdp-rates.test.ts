@@ -152,8 +152,12 @@ describe('AF_XDP rates', { skip }, () => {
     };
     await assertLimited(to, 500, offer, passed);
     assert.equal(from.counters().drops.rateExceeded, undefined);
+    // What is beyond the sender's own limit does not come as far as the receiver's.
+    to.setLimit('receive', { bitsPerSecond: null, packetsPerSecond: null });
+    const dropped = to.counters().drops.rateExceeded;
     from.setLimit('send', { bitsPerSecond: null, packetsPerSecond: 100 });
     await assertLimited(from, 100, offer, passed);
+    assert.equal(to.counters().drops.rateExceeded, dropped);
   });
 
   test('an id that is used again has no limit', async () => {

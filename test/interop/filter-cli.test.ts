@@ -92,7 +92,7 @@ test('what is wrong is shown with its place, its owner, its number', () => {
   fails(/udp dst prt\n {10}\^ \[ARK_BAD_ARGUMENT\]/, 'check', 'udp dst prt');
   fails(/ {6}\^ \[ARK_BAD_ARGUMENT\]/, 'add', 'web', 'udp &');
   fails(/no filter 9999 \[ARK_NOT_FOUND\]/, 'rm', 'web', '9999');
-  fails(/no vnic "nobody"/, 'ls', 'nobody');
+  fails(/no VNIC "nobody"/, 'ls', 'nobody');
   fails(/\[ARK_USAGE\]/, 'set', 'web', '--mirror', 'udp');
 });
 

@@ -1,6 +1,7 @@
 /** Limits and weights of the queue pairs of one port, with a driver that is played here and always has frames. */
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
+import { DROP } from '../device/drops.ts';
 import { UNLIMITED } from '../device/rate.ts';
 import { Arena } from '../ffi/arena.ts';
 import { closeAll, closeFd, eventfd } from '../ffi/fd.ts';
@@ -142,4 +143,17 @@ test('a budget of bytes ends a turn after the frame that reaches it', () => {
   assert.equal(port.serve(sink, 1001), 1500);
   set(1, { weight: 2 });
   assert.ok(port.serve(sink, 1001) >= 1001);
+});
+
+test('a chain that claims more than a frame has is charged as the longest frame', () => {
+  const { desc } = layouts[TRANSMIT[0]!]!;
+  const view = new DataView(memory.buffer);
+  for (let i = 0; i < RING_SIZE; i++) view.setUint32(desc + i * 16 + 8, REGION - BUFFERS, true);
+  greedy(1, 0);
+  assert.equal(port.drops[DROP.tooLong]! > 0, true);
+  assert.ok(port.serve(sink, 1) <= port.frameLengthMax, 'of what all ports share');
+  set(null, { bitsPerSecond: 1e6 });
+  greedy(1, 0);
+  const frameUs = (port.frameLengthMax * 8e6) / 1e6;
+  assert.ok(port.sendWaitUs() > 0 && port.sendWaitUs() <= frameUs, `${port.sendWaitUs()}`);
 });

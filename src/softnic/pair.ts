@@ -27,7 +27,6 @@ const NUM_BUFFERS = 10;
 
 /** Chains that one pair may send in a turn of a port whose pairs have weights. */
 const PAIR_BATCH = 64;
-const MIN_CHAIN_BYTES = NET_HEADER_LEN + MIN_FRAME_BYTES;
 /** No bound of `poll`; a small integer, to be compared as one. */
 export const ANY_BYTES = 2 ** 30;
 
@@ -40,7 +39,7 @@ export class QueuePair implements Sender<FrameSink> {
   txBytes = 0;
   /** Frames that found no receive buffer: its thread is behind, or gone. */
   noBuffer = 0;
-  /** Descriptors that the last `poll` walked, and bytes that it took; frames too short for a link count as its shortest. */
+  /** Descriptors that the last `poll` walked, and bytes that it took; a frame counts as at least a link's shortest, at most its longest. */
   descriptors = 0;
   bytes = 0;
   readonly sendLimits = new QueueLimits();
@@ -134,8 +133,10 @@ export class QueuePair implements Sender<FrameSink> {
       }
       if (this.#txEnabled) this.takeFrame(tx, total, sink);
       tx.complete(0);
-      bytes += total > MIN_CHAIN_BYTES ? total - NET_HEADER_LEN : MIN_FRAME_BYTES;
-      if (isLimited) limits.charge(Math.max(total - NET_HEADER_LEN, 0));
+      // A chain may claim gigabytes. No frame has more than this, and what is shared is not charged for more.
+      const length = Math.min(total - NET_HEADER_LEN, this.#frameLengthMax);
+      bytes += length > MIN_FRAME_BYTES ? length : MIN_FRAME_BYTES;
+      if (isLimited) limits.charge(Math.max(length, 0));
     }
     this.descriptors = descriptorsMax - budget;
     this.bytes = bytes;

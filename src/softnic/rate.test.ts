@@ -138,8 +138,18 @@ test('a limit that is set again keeps what is owed', () => {
   const pacer = pacerOf(limit(1000), 0, null)!;
   pacer.charge(1000);
   assert.equal(pacerOf(limit(1000), 5, pacer), pacer);
-  assert.notEqual(pacerOf(limit(2000), 5, pacer), pacer);
   assert.equal(pacerOf(limit(null), 5, pacer), null);
+});
+
+test('who changes a limit to and fro gets no more than the higher of the two', () => {
+  let pacer = pacerOf(limit(1e6), 0, null)!;
+  let bytes = 0;
+  for (let us = 0; us < 1e6; us += 1000) {
+    pacer = pacerOf(limit((us / 1000) % 2 === 0 ? 999_000 : 1e6), us, pacer)!;
+    pacer.advance(us);
+    while (admit(pacer, 1500)) bytes += 1500;
+  }
+  assert.ok(bytes <= 1e6 / 8 + 2 * 1500, `${bytes}`);
 });
 
 test('a queue is held by its own limit and by that of its VNIC, which the queues share', () => {

@@ -24,13 +24,17 @@ export class Pacer {
   readonly #usPerFrame: number;
   readonly #state = new Float64Array(2);
 
-  /** Nothing is saved up at first: whoever sets a limit again and again gains nothing by it. */
-  constructor(limit: RateLimit, nowUs: number) {
+  /**
+   * Nothing is saved up at first, and what is owed under the limit `before` is owed still, as time: whoever changes a
+   * limit again and again gains nothing by it.
+   */
+  constructor(limit: RateLimit, nowUs: number, before: Pacer | null = null) {
     const { perByte, perFrame } = costsUs(limit);
     this.limit = limit;
     this.#usPerByte = perByte;
     this.#usPerFrame = perFrame;
-    this.#state[BACKLOG] = BURST_US;
+    before?.advance(nowUs);
+    this.#state[BACKLOG] = BURST_US + (before?.waitUs ?? 0);
     this.#state[LAST] = nowUs;
   }
 
@@ -116,12 +120,12 @@ export class QueueLimits {
   }
 }
 
-/** The limit's pacer; null for none. A pacer whose limit stays is kept with what it owes. */
+/** The limit's pacer; null for none. What is owed under the limit before stays owed. */
 export function pacerOf(limit: RateLimit, nowUs: number, before: Pacer | null): Pacer | null {
   if (limit.bitsPerSecond === null && limit.packetsPerSecond === null) return null;
   const isSame =
     before !== null &&
     before.limit.bitsPerSecond === limit.bitsPerSecond &&
     before.limit.packetsPerSecond === limit.packetsPerSecond;
-  return isSame ? before : new Pacer(limit, nowUs);
+  return isSame ? before : new Pacer(limit, nowUs, before);
 }

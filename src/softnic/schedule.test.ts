@@ -132,6 +132,20 @@ test('1:3 over a link is 1:3, however little it takes at a time', () => {
   }
 });
 
+test('who sets weights all the time does not become the next by it', () => {
+  const scheduler = new Scheduler();
+  const all = [new FakeSender(1, 1500), new FakeSender(1, 1500)];
+  scheduler.reset(all);
+  const link = new Pacer({ bitsPerSecond: 10e6, packetsPerSecond: null }, 0);
+  for (let us = 0; us < 1e6; us += 200) {
+    link.advance(us);
+    scheduler.reset(all);
+    while (scheduler.round(all, link, null) > 0);
+  }
+  const ratio = all[1]!.sentBytes / all[0]!.sentBytes;
+  assert.ok(Math.abs(ratio - 1) < 0.05, `${ratio}`);
+});
+
 test('a sender that comes or goes starts a new round', () => {
   const scheduler = new Scheduler();
   const first = new FakeSender(1, 1514);

@@ -33,15 +33,21 @@ export interface Sender<S> {
 export class Scheduler {
   /** Bytes for weight 1 in a round. */
   #quantum = ROUND_BYTES;
+  #senders: readonly Sender<never>[] = [];
   #next = 0;
   /** The sender at `#next` has had its share of this round, and the link ran out before it was used. */
   #isMidShare = false;
 
-  /** The senders, or a weight among them, have changed. */
+  /**
+   * The senders, or a weight among them, have changed. The round goes on where it was as long as they are the same: who
+   * has weights set again and again would otherwise always be the next.
+   */
   reset(senders: readonly Sender<never>[]): void {
     const heaviest = senders.reduce((max, { weight }) => Math.max(max, weight), 1);
     this.#quantum = Math.floor(ROUND_BYTES / heaviest);
-    this.#next = 0;
+    if (senders === this.#senders) return;
+    this.#senders = senders;
+    if (this.#next >= senders.length) this.#next = 0;
     this.#isMidShare = false;
     for (const sender of senders) sender.deficit = Math.min(sender.deficit, 0);
   }

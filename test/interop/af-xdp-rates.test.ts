@@ -175,6 +175,23 @@ describe('AF_XDP rates', { skip }, () => {
     assert.deepEqual(second.counters().drops, {});
   });
 
+  test('an id that is used again owes nothing', async () => {
+    const bytes = frame(HERE, THERE, 1500);
+    const first = lab.attach('switched', [flow('udp', HERE.text, PORT)]);
+    first.setLimit('send', { bitsPerSecond: 1000, packetsPerSecond: null });
+    assert.ok(sendBytes(lab.open(first), bytes));
+    await until(() => first.counters().txPackets === 1);
+    first.detach();
+    const second = lab.attach('switched', [flow('udp', HERE.text, PORT)]);
+    second.setLimit('send', { bitsPerSecond: 1e6, packetsPerSecond: null });
+    assert.ok(sendBytes(lab.open(second), bytes));
+    // Of the 12 s that the other's frame takes nothing is left.
+    await until(
+      () => second.counters().txPackets + (second.counters().drops.rateExceeded ?? 0) > 0,
+    );
+    assert.equal(second.counters().txPackets, 1);
+  });
+
   test('the speed of the link is known: what goes beyond can be refused', () => {
     assert.equal(lab.nic.bitsPerSecond, VETH_BITS_PER_SECOND);
     assert.equal(linkBitsPerSecond('lo'), null);

@@ -4,7 +4,7 @@
  */
 import type { Mac } from '../../base/address.ts';
 import { ArrakisError, isErrno } from '../../base/errors.ts';
-import { DIRECTIONS, type Direction, type RateLimit, UNLIMITED } from '../../device/rate.ts';
+import { DIRECTIONS, type Direction, type RateLimit } from '../../device/rate.ts';
 import type { Assembler } from '../../ebpf/assembler.ts';
 import {
   attachXdp,
@@ -104,14 +104,17 @@ export class XdpSwitch {
     return true;
   }
 
-  /** A free id, with its counters at zero and no limits. Give it back by `releaseId`. */
+  /** A free id, with its counters at zero, no limits and nothing owed under those of its last VNIC. Give it back by `releaseId`. */
   takeId(): number {
     for (let id = 0; id < programs.VNICS_MAX; id++) {
       if (this.#ids.has(id)) continue;
       for (let i = 0; i < programs.COUNTS_PER_VNIC; i++) {
         percpuClear(this.maps.counts, id * programs.COUNTS_PER_VNIC + i, programs.COUNT_WORDS);
       }
-      for (const direction of DIRECTIONS) this.setLimit(id, direction, UNLIMITED);
+      for (const direction of DIRECTIONS) {
+        const key = u32(programs.limitOf(id, direction));
+        mapUpdate(this.maps.limits, key, Buffer.alloc(programs.LIMIT_BYTES));
+      }
       this.#ids.add(id);
       return id;
     }

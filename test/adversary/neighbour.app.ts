@@ -220,6 +220,29 @@ function measure({ ms, window }: { ms: number; window: number }): {
   return { perSecond, p50Us };
 }
 
+let shared: { cap: number; gift: number; name: string } | null = null;
+
+/** Give domain `to` something on purpose: a page that was made for it, a way to connect, a name. */
+async function share({ to }: { to: number }): Promise<object> {
+  const page = await domain.createRegion(4096, { name: 'shared' });
+  new Uint8Array(page.buffer).fill(0x73);
+  const given = await page.grant(to, 'read');
+  const gift = (await domain.request('cap.grant', { cap: listener.cap, to, rights: ['connect'] }))
+    .reply.cap;
+  const name = `/app/shared-${page.id}`;
+  await page.bind(name, 'read');
+  shared = { cap: page.cap, gift, name };
+  return { region: given.cap, endpoint: gift, name };
+}
+
+/** Take back all of it. */
+async function unshare(): Promise<void> {
+  const { cap, gift, name } = shared!;
+  await domain.revoke(gift, { whole: true, graceMs: 0 });
+  await domain.names.remove(name);
+  await domain.revoke(cap, { whole: true, graceMs: 0 });
+}
+
 const info: NeighbourInfo = {
   domain: domain.info.domain,
   vnics: [here.id, there.id],
@@ -236,6 +259,8 @@ serveActs({
   open: () => info,
   report,
   measure,
+  share,
+  unshare,
   pin: ({ cpu }: { cpu: number }) => setAffinity([cpu]),
   rate: ({ packetsPerSecond }: { packetsPerSecond: number | null }) =>
     here.setRate('send', { packetsPerSecond }),

@@ -208,6 +208,60 @@ test('who does not await its sends is stopped, and what was accepted arrives', a
   assert.deepEqual(got, expected);
 });
 
+test('an answer that is too long is an error also when it would have to wait', async () => {
+  clearInterval(pump);
+  server.serve((m) => 'x'.repeat(m === 'long' ? CAPACITY : 1000));
+  const asked = Array.from({ length: 8 }, () => client.request('short'));
+  const long = client.request('long', { timeoutMs: 1000 });
+  await sleep(1);
+  server.turn();
+  assert.ok(server.waiting > 0);
+  pump = setInterval(() => {
+    client.turn();
+    server.turn();
+  }, 1);
+  await assert.rejects(long, code('ARK_LIMIT'));
+  await Promise.all(asked);
+});
+
+test('a peer that cancels what it asks for does not start any number of handlers', () => {
+  clearInterval(pump);
+  let atWork = 0;
+  server.serve(() => {
+    atWork++;
+    return new Promise(() => {});
+  });
+  for (let id = 1; id <= 4 * CHANNEL_LIMITS.requestsMax; id++) {
+    const nothing = Buffer.from('null');
+    client.link.send(nothing, nothing.length, tagOf(FRAME.request, id));
+    client.link.send(nothing, 0, tagOf(FRAME.cancel, id));
+    client.link.publish();
+    server.turn();
+    while (client.link.receive() >= 0);
+    client.link.release();
+  }
+  assert.equal(server.closed, false);
+  assert.equal(atWork, CHANNEL_LIMITS.requestsMax);
+});
+
+test('a peer that is said to be gone and goes on to send is not listened to for ever', () => {
+  clearInterval(pump);
+  let got = 0;
+  const more = (): void => {
+    const text = Buffer.from('1');
+    client.link.send(text, text.length, tagOf(FRAME.message, 0));
+    client.link.publish();
+  };
+  server.on('message', () => {
+    got++;
+    if (got < 1e6) more();
+  });
+  more();
+  server.peerGone('so it is said');
+  assert.equal(server.closed, true);
+  assert.ok(got > 0 && got <= CAPACITY, `${got}`);
+});
+
 test('structs of a fixed layout', async () => {
   client.close();
   server.close();

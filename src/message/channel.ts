@@ -10,6 +10,7 @@ import { EventEmitter } from 'node:events';
 import { ArrakisError, ERROR_CODES, type ErrorCode } from '../base/errors.ts';
 import { type Codec, jsonCodec, structCodec } from './codec.ts';
 import { FRAME, type Frame, ID_MAX, idOf, kindOf, tagOf } from './frame.ts';
+import { RECORD_HEADER } from './layout.ts';
 import { CHANNEL_LIMITS } from './limits.ts';
 import { LINK_STATE, type MessageLink } from './link.ts';
 import { Outbox } from './outbox.ts';
@@ -203,10 +204,9 @@ export class Channel<T = unknown> extends EventEmitter<ChannelEvents<T>> {
 
   /** Somebody else says that the peer is gone: read what it left, then end. */
   peerGone(reason: string): void {
-    let most = this.link.lengthMax;
-    while (most-- > 0 && this.turn() > 0) {
-      // Bounded by what fits in a ring.
-    }
+    // No more messages than fit in both rings: a peer that is not gone may go on to send.
+    let left = (2 * this.link.capacity) / RECORD_HEADER;
+    for (let count = 1; count > 0 && left > 0; left -= count) count = this.turn();
     // The link may know better: that it was closed in order, or what was wrong with it.
     this.check();
     if (!this.#closed) this.#finish(reason);

@@ -1,6 +1,6 @@
 /** Limits of a channel: what a peer may make us hold. Units are the last word of a name. */
 export const CHANNEL_LIMITS = {
-  /** Requests and streams of one side that are in flight. */
+  /** Requests and streams of one side that are in flight, and handlers of the other side that are at work. */
   requestsMax: 256,
   /** Messages that wait for room in the ring: more means that the peer does not read. */
   waitingMax: 1024,

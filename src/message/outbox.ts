@@ -6,7 +6,7 @@ import { ArrakisError } from '../base/errors.ts';
 import type { Codec } from './codec.ts';
 import { CHANNEL_LIMITS } from './limits.ts';
 import type { MessageLink } from './link.ts';
-import { NONE } from './ring.ts';
+import { NONE, requireFits } from './ring.ts';
 
 interface Waiting {
   readonly tag: number;
@@ -47,10 +47,14 @@ export class Outbox {
     return this.#waiting.length === 0 && this.#put(tag, value, codec as Codec<unknown> | null);
   }
 
-  /** Into the ring, at once or later; nobody waits for it. False when too much waits already. */
+  /**
+   * Into the ring, at once or later; nobody waits for it. False when too much waits already. Throws as `post`, also when
+   * the message has to wait.
+   */
   queue<T>(tag: number, value: T, codec: Codec<T> | null): boolean {
     if (this.post(tag, value, codec)) return true;
     if (this.#waiting.length >= CHANNEL_LIMITS.waitingMax) return false;
+    if (codec !== null) requireFits(codec.size(value), this.#link.lengthMax);
     this.#enqueue({
       tag,
       value,

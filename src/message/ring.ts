@@ -76,7 +76,7 @@ export class RingSender {
    * ARK_LIMIT when it is longer than `lengthMax`: messages are not cut in pieces. A new reservation replaces the last.
    */
   reserve(length: number): number {
-    if (length > this.lengthMax || length < 0) throw tooLong(length, this.lengthMax);
+    requireFits(length, this.lengthMax);
     const need = padded(RECORD_HEADER + length);
     let place = this.#write & this.#mask;
     const toEnd = this.#capacity - place;
@@ -279,8 +279,10 @@ export class RingReceiver {
   }
 }
 
-function tooLong(length: number, most: number): ArrakisError {
-  return new ArrakisError('ARK_LIMIT', `a message of ${length} bytes; at most ${most} fit`, {
+/** Throws ARK_LIMIT for a message of `length` bytes where `most` fit. */
+export function requireFits(length: number, most: number): void {
+  if (length >= 0 && length <= most) return;
+  throw new ArrakisError('ARK_LIMIT', `a message of ${length} bytes; at most ${most} fit`, {
     hint: 'have the listener offer larger rings, or put the bytes in a region and send where they are',
   });
 }

@@ -35,6 +35,8 @@ export class Servant<T> {
   handler: Handler<T> | null = null;
   readonly #output: ServantOutput<T>;
   readonly #services = new Map<number, Service>();
+  /** Handlers at work, those of cancelled requests included: a peer could otherwise start any number of them. */
+  #atWork = 0;
 
   constructor(output: ServantOutput<T>) {
     this.#output = output;
@@ -47,7 +49,7 @@ export class Servant<T> {
     }
     if (this.handler === null) {
       this.#output.fail(id, new ArrakisError('ARK_UNKNOWN_OPERATION', 'it serves no requests'));
-    } else if (this.#services.size >= CHANNEL_LIMITS.requestsMax) {
+    } else if (this.#atWork >= CHANNEL_LIMITS.requestsMax) {
       const text = `${CHANNEL_LIMITS.requestsMax} requests are in service`;
       this.#output.fail(id, new ArrakisError('ARK_LIMIT', text));
     } else {
@@ -104,6 +106,7 @@ export class Servant<T> {
     made: PromiseLike<T> | AsyncIterable<T>,
   ): Promise<void> {
     const { signal } = service.controller;
+    this.#atWork++;
     try {
       if (isIterable(made)) await this.#stream(id, service, made);
       else {
@@ -113,6 +116,7 @@ export class Servant<T> {
     } catch (error) {
       if (!signal.aborted) this.#output.fail(id, error);
     } finally {
+      this.#atWork--;
       // The id may have been used again since this one was cancelled.
       if (this.#services.get(id) === service) this.#services.delete(id);
     }

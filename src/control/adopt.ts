@@ -1,7 +1,7 @@
 /**
  * Adoption: a daemon goes on with what the one before had, which was killed.
  *
- *   ids, capabilities ─► devices ─► domains ─► VNICs ─► regions, endpoints, names ─► `resumed` to every domain
+ *   ids, capabilities ─► devices, placements ─► domains ─► VNICs ─► regions, endpoints, names ─► `resumed` to every domain
  *
  * - Synchronous: no request is served, and no end of a connection noticed, before everything is in its place.
  * - What does not fit together is given up: an object without its domain, a VNIC without its device or descriptors.
@@ -30,6 +30,10 @@ export function nextIncarnation(keeping: Safekeeping): number {
 /** Interfaces, domains and VNICs of the daemon before. The software NIC has been made with its process already. */
 export function adoptAll(plane: ControlPlane, keeping: Safekeeping): void {
   for (const name of keeping.unclaimed('device')) adoptDevice(plane, keeping, name);
+  for (const who of keeping.unclaimed('placement')) {
+    const { cpus } = keeping.claim('placement', who)!.state as { cpus: number[] };
+    plane.placement.remember(String(who), cpus);
+  }
   for (const id of keeping.unclaimed('domain')) adoptDomain(plane, keeping, Number(id));
   for (const id of keeping.unclaimed('vnic')) adoptVnic(plane, keeping, Number(id));
   adoptSharing(plane, keeping);

@@ -36,3 +36,17 @@ test('what is remembered is bounded, and the oldest is forgotten', () => {
   assert.deepEqual(placement.choose('first', SET, 1, []), [0]);
   assert.deepEqual(placement.choose(`program ${LIMITS.placementsMax - 1}`, SET, 1, []), [1]);
 });
+
+test('what is remembered is noted, and what is forgotten is struck out', () => {
+  const noted = new Map<string, readonly number[]>();
+  const placement = new Placement({
+    put: (who, cpus) => noted.set(who, cpus),
+    delete: (who) => noted.delete(who),
+  });
+  for (let i = 0; i <= LIMITS.placementsMax; i++) placement.remember(`program ${i}`, [i % 4]);
+  assert.equal(noted.size, LIMITS.placementsMax);
+  assert.equal(noted.has('program 0'), false);
+  const next = new Placement();
+  for (const [who, cpus] of noted) next.remember(who, cpus);
+  assert.deepEqual(next.choose('program 3', SET, 1, [[3], [3]]), [3]);
+});

@@ -4,9 +4,22 @@
  */
 import { LIMITS } from './limits.ts';
 
+/** Hears what is remembered, for the next daemon. */
+export interface PlacementNotes {
+  put(who: string, cpus: readonly number[]): void;
+  delete(who: string): void;
+}
+
+const NO_NOTES: PlacementNotes = { put() {}, delete() {} };
+
 export class Placement {
   /** By user and program, the least recently placed first. */
   readonly #before = new Map<string, readonly number[]>();
+  readonly #notes: PlacementNotes;
+
+  constructor(notes: PlacementNotes = NO_NOTES) {
+    this.#notes = notes;
+  }
 
   /**
    * Processors for `threads` threads of `who`, out of `set`: at most one each, in the order in which threads take them.
@@ -35,9 +48,11 @@ export class Placement {
   remember(who: string, cpus: readonly number[]): void {
     this.#before.delete(who);
     this.#before.set(who, cpus);
+    this.#notes.put(who, cpus);
     if (this.#before.size <= LIMITS.placementsMax) return;
     for (const oldest of this.#before.keys()) {
       this.#before.delete(oldest);
+      this.#notes.delete(oldest);
       return;
     }
   }

@@ -5,7 +5,7 @@
 
 import type { InitialCapabilities } from './caps/initial.ts';
 import { capabilityKeeping } from './caps/keeping.ts';
-import { type CapSnapshot, CapSpace } from './caps/space.ts';
+import { type Capability, type CapSnapshot, CapSpace } from './caps/space.ts';
 import type { DeviceEvents, OpenInterface } from './devices/device.ts';
 import { type Keeping, NOTHING_KEPT } from './keeping.ts';
 import { LIMITS } from './limits.ts';
@@ -63,12 +63,12 @@ export class ControlPlane {
   readonly domains = new Map<number, Domain>();
   readonly vnics = new Map<number, Vnic>();
   readonly captures: CaptureTable;
-  readonly placement = new Placement();
+  readonly placement: Placement;
   readonly caps: CapSpace;
   readonly initialCapabilities: InitialCapabilities;
   readonly policy: PolicyStore | null;
-  /** What removals of capabilities have set off and has not ended yet. */
-  readonly stopping = new Set<Promise<void>>();
+  /** What removals of capabilities have set off and has not ended yet, with what it existed by. */
+  readonly stopping = new Map<Promise<void>, readonly Capability[]>();
   readonly regions: RegionTable;
   readonly endpoints: EndpointTable;
   readonly names: NameTable;
@@ -94,6 +94,10 @@ export class ControlPlane {
     this.uid = process.getuid!();
     this.nicUid = options.nicUid;
     this.keeping = options.keeping ?? NOTHING_KEPT;
+    this.placement = new Placement({
+      put: (who, cpus) => this.keeping.put('placement', who, { cpus }),
+      delete: (who) => this.keeping.delete('placement', who),
+    });
     this.objects = new ObjectTable(options.clock, this.keeping, options.firstId);
     const { capsPerDomainMax: madeMax, capDepthMax: depthMax } = LIMITS;
     const observer = capabilityKeeping(this.keeping);

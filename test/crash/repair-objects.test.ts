@@ -1,5 +1,6 @@
 /** Capabilities, regions, names and endpoints when the daemon is killed: the same ids, the same rights, the same end. */
 import assert from 'node:assert/strict';
+import os from 'node:os';
 import { after, before, describe, test } from 'node:test';
 import { connect, type Domain } from '../../src/arrakis/index.ts';
 import type { ArrakisError } from '../../src/base/errors.ts';
@@ -87,6 +88,16 @@ describe('objects of a killed daemon', () => {
     const { objects } = (await root.request('list', {})).reply;
     assert.ok(!objects.some(({ name }) => name === 'mine'), 'it does not come back');
     assert.ok(!(await all()).some(({ cap }) => cap === device));
+  });
+
+  test('an application comes back to the processor that it had', async () => {
+    const cpus = [os.cpus().length - 1];
+    const domain = other.info.domain;
+    await root.request('placement.move', { domain, cpus });
+    await restart();
+    const set = os.cpus().map((_, cpu) => cpu);
+    const { reply } = await root.request('placement.place', { domain, cpus: set });
+    assert.deepEqual(reply.cpus, cpus);
   });
 
   test('a region keeps its bytes, and its name', async () => {

@@ -39,7 +39,7 @@ const STAGING_LEN = 128 * 1024;
 const FRAME_LEN_MAX = 65_535;
 const FDS_MAX = 4;
 const REQUESTS_MAX = 16;
-/** Messages that wait for a control plane that does not read. More than this and it is taken for dead. */
+/** Answers that wait for a control plane that does not read. More than this and it is taken for dead. */
 const OUTBOX_MAX = 4096;
 const SPIN_US_DEFAULT = 200;
 
@@ -56,6 +56,8 @@ export class SoftNic implements LoopHost, BackendHost {
   readonly #staging: number;
   readonly #request = Buffer.alloc(MESSAGE_LEN_MAX);
   readonly #outbox: Buffer[] = [];
+  /** Events that wait, the last of its kind of each port: a client can bring them about as often as it likes. */
+  readonly #states = new Map<string, Buffer>();
   #ringsChanged = false;
 
   /** `controlFd` is the channel of the control plane; its end is the NIC's end. */
@@ -300,19 +302,28 @@ export class SoftNic implements LoopHost, BackendHost {
   }
 
   #tellState({ id, state, reason }: Port): void {
-    this.#tell({ event: 'portState', port: id, state, reason });
+    // That a queue was broken is told whatever came after it.
+    const kind = state === 'broken' ? `${id} broken` : `${id}`;
+    this.#states.delete(kind);
+    this.#states.set(kind, encode({ event: 'portState', port: id, state, reason }));
+    this.#flush();
   }
 
   #tell(message: object): void {
-    this.#outbox.push(Buffer.from(JSON.stringify(message)));
+    this.#outbox.push(encode(message));
     this.#flush();
   }
 
   #flush(): void {
     if (this.#outbox.length > OUTBOX_MAX) this.running = false;
     try {
-      while (this.#outbox.length > 0 && sendMessage(this.#controlFd, this.#outbox[0]!) >= 0) {
+      while (this.#outbox.length > 0) {
+        if (sendMessage(this.#controlFd, this.#outbox[0]!) < 0) return;
         this.#outbox.shift();
+      }
+      for (const [kind, message] of this.#states) {
+        if (sendMessage(this.#controlFd, message) < 0) return;
+        this.#states.delete(kind);
       }
     } catch (error) {
       if (!isErrno(error, 'EPIPE', 'ECONNRESET')) throw error;
@@ -320,6 +331,8 @@ export class SoftNic implements LoopHost, BackendHost {
     }
   }
 }
+
+const encode = (message: object): Buffer => Buffer.from(JSON.stringify(message));
 
 function requireQueue(port: Port, queue: number | null): void {
   if (queue === null || queue < port.pairs.length) return;

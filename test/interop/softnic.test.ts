@@ -439,6 +439,18 @@ describe('hostile drivers: their queue stops, others go on', () => {
     await until(() => nic.stats(3).state === 'up');
   });
 
+  test('a state that changes all the time while the control plane reads nothing', async () => {
+    const client = hostile();
+    client.start();
+    for (let i = 0; i <= 6000; i++) {
+      client.say(vu.REQ.SET_VRING_ENABLE, vu.encodeVringState({ index: 1, num: i % 2 }));
+      client.ask(vu.REQ.GET_FEATURES);
+    }
+    await carries(a, b);
+    assert.equal(nic.stats(3).state, 'down');
+    await until(() => nic.states(3).at(-1) === 'down its driver stopped a queue');
+  });
+
   test('a chain that loops, and a buffer outside its memory', async () => {
     for (const [address, flags, reason] of [
       [0, 1, 'loop'],

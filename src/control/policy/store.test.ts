@@ -174,6 +174,16 @@ test('VNICs are counted over all domains of a user', async () => {
   await open(second, 19);
 });
 
+test('a VNIC that is kept closed is counted all the same', async () => {
+  start(`users: {1001: {vnics: 1, ${RULE}}}`);
+  const one = client();
+  const { vnic } = await open(one, 17);
+  await fake.ask(one, 'vnic.close', { vnic, keep: true });
+  await assert.rejects(open(one, 18), code('ARK_LIMIT'));
+  await fake.ask(one, 'vnic.close', { vnic });
+  await assert.rejects(open(one, 18), code('ARK_LIMIT'), 'it may still be opened again');
+});
+
 test('a prepared domain has what its user, group and program are given', async () => {
   start(
     `users: {1001: {cores: 0}}\ngroups: {7: {cores: 1}}\nprograms: {/usr/bin/env: {rate: any}}`,

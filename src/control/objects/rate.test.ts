@@ -143,6 +143,21 @@ describe('who may set what', () => {
     assert.deepEqual(await told(), []);
   });
 
+  test('more by a capability that goes while the device is told: the VNIC goes with it', async () => {
+    const vnic = await open({ ...bits(1e6), weight: 1 });
+    const { cap } = await mint('rate', { ...bits(5e6), weight: 1 });
+    let go!: () => void;
+    fake.softnic.gate = new Promise((resolve) => {
+      go = resolve;
+    });
+    const setting = set(tenant, vnic, bits(3e6));
+    const revoking = fake.ask(root, 'cap.delete', { cap, graceMs: 0 });
+    go();
+    await assert.rejects(setting, code('ARK_GONE'));
+    await revoking;
+    assert.equal(fake.softnic.attached.size, 0);
+  });
+
   test('nobody else: a VNIC of others is not there', async () => {
     const vnic = await open(null);
     const other = fake.client({ name: 'other' });

@@ -171,9 +171,10 @@ export const setRate = handler(
     return { vnic, isGift: domain.privileged, ...authorizeRate(plane, domain, vnic, asked) };
   },
   async (plane, { vnic, setting, needs, isGift }) => {
+    // First: one that is revoked while the device is told takes the VNIC along.
+    needVnic(plane, vnic, needs, () => vnicRevoked(plane, vnic));
     await vnic.attachment?.setRate(setting);
     if (vnic.removed) throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} was closed meanwhile`);
-    needVnic(plane, vnic, needs, () => vnicRevoked(plane, vnic));
     for (const id of vnic.rateIds) plane.objects.remove(id);
     vnic.rates = replaced(vnic.rates, setting);
     if (isGift) vnic.ceilings = replaced(vnic.ceilings, setting);

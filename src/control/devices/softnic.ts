@@ -345,7 +345,8 @@ export class SoftNic implements NicDevice {
   #onEvent(event: string, message: Record<string, unknown>): void {
     if (event !== 'portState') return;
     const { port, state, reason } = message;
-    if (state === 'broken' && typeof port === 'number') {
+    // It speaks for its own ports only.
+    if (state === 'broken' && typeof port === 'number' && this.#ports.has(port)) {
       this.#events.vnicGone(port, `the software NIC stopped it: ${String(reason)}`);
     }
   }

@@ -47,6 +47,13 @@ test('the core set is that of its capabilities when none is given', async () => 
   assert.deepEqual(await fake.ask(root, 'placement.place', { domain: id }), { cpus: [0] });
 });
 
+test('a capability for cores without a bound is for all', async () => {
+  const { id } = app.domain;
+  await fake.ask(root, 'cap.mint', { to: id, kind: 'cores', object: '*' });
+  const { cpus } = await fake.ask(root, 'placement.place', { domain: id });
+  assert.equal(cpus.length, 1);
+});
+
 test('a domain that is moved is told', async () => {
   const { id } = app.domain;
   const cpus = [COUNT - 1];

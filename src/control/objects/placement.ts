@@ -1,6 +1,7 @@
 /** The operations on where a domain runs. How processors are chosen stands in control/placement.ts. */
 import os from 'node:os';
 import { ArrakisError } from '../../base/errors.ts';
+import type { CoreRange } from '../caps/range.ts';
 import { handler } from '../handler.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { Domain } from './domain.ts';
@@ -24,13 +25,14 @@ function checkCpus(cpus: readonly number[]): number[] {
   });
 }
 
-/** What its `cores` capabilities say. */
+/** What its `cores` capabilities say; one without a bound says all that there are. */
 function coresOf(plane: ControlPlane, domain: Domain): number[] {
+  const all = os.cpus().map((_, cpu) => cpu);
   const cores = plane.caps
     .of(domain.id)
     .filter((cap) => cap.kind === 'cores')
-    .flatMap((cap) => (cap.range as { cpus: readonly number[] }).cpus);
-  return [...new Set(cores)].filter((cpu) => cpu < os.cpus().length);
+    .flatMap((cap) => (cap.range as CoreRange | null)?.cpus ?? all);
+  return [...new Set(cores)].filter((cpu) => cpu < all.length);
 }
 
 /** The same user with the same program. */

@@ -57,6 +57,7 @@ export async function withdraw(
   { whole, by, graceMs = LIMITS.revokeGraceMsDefault }: Withdrawal,
 ): Promise<number> {
   const { caps } = plane;
+  const earlier = new Set(plane.stopping.keys());
   const affected = [...caps.descendants(cap), ...(whole ? [cap] : [])];
   const warned = affected.filter(({ holder }) => holder !== by && holder !== 0);
   // From here on nothing new is derived from it.
@@ -70,7 +71,12 @@ export async function withdraw(
   const removed = whole ? caps.remove(cap) : caps.revoke(cap);
   caps.thaw(cap);
   tell(plane, removed, null);
-  await Promise.allSettled(plane.stopping);
+  // What others set off before, and does not hang on these, may take as long as a hostile domain can make it.
+  const gone = new Set(affected);
+  const awaited = [...plane.stopping].filter(
+    ([stopping, needs]) => !earlier.has(stopping) || needs.some((each) => gone.has(each)),
+  );
+  await Promise.allSettled(awaited.map(([stopping]) => stopping));
   return affected.length;
 }
 
@@ -92,8 +98,12 @@ function allGone(plane: ControlPlane, caps: readonly Capability[], ms: number): 
   });
 }
 
-/** Have `withdraw` wait for the end of `stopping`: something that a removal set off. */
-export function awaitStop(plane: ControlPlane, stopping: Promise<void>): void {
-  plane.stopping.add(stopping);
+/** Have `withdraw` wait for the end of `stopping`: something that existed by `needs`, and that a removal set off. */
+export function awaitStop(
+  plane: ControlPlane,
+  needs: readonly Capability[],
+  stopping: Promise<void>,
+): void {
+  plane.stopping.set(stopping, needs);
   void stopping.finally(() => plane.stopping.delete(stopping));
 }

@@ -397,6 +397,33 @@ describe('VNICs by capability', () => {
     await revoking;
   });
 
+  test('nor does it wait for what others set off before', async () => {
+    const { device } = await equip(a);
+    await fake.ask(a, 'vnic.open', { spec });
+    const mine = await equip(b, 40, 41);
+    fake.softnic.gate = new Promise(() => {});
+    void fake.ask(root, 'cap.delete', { cap: device.cap, graceMs: 0 });
+    assert.deepEqual(await fake.ask(b, 'cap.delete', { cap: mine.rate.cap }), { removed: 1 });
+  });
+
+  test('but for a VNIC that stops already and had what is revoked', async () => {
+    const { device, addresses } = await equip(a);
+    await fake.ask(a, 'vnic.open', { spec });
+    let open!: () => void;
+    fake.softnic.gate = new Promise((resolve) => {
+      open = resolve;
+    });
+    const first = fake.ask(root, 'cap.delete', { cap: device.cap, graceMs: 0 });
+    let replied = false;
+    const second = fake.ask(root, 'cap.delete', { cap: addresses.cap, graceMs: 0 }).then(() => {
+      replied = true;
+    });
+    await sleep(20);
+    assert.ok(!replied);
+    open();
+    await Promise.all([first, second]);
+  });
+
   test('a domain that gave its device takes the VNICs on it along', async () => {
     const { device } = await equip(a);
     await addresses(b, 40, 41);
@@ -404,7 +431,7 @@ describe('VNICs by capability', () => {
     await fake.ask(a, 'cap.grant', { cap: device.cap, to: b.domain.id, rights: ['open'] });
     const { vnic } = await fake.ask(b, 'vnic.open', { spec });
     await closeDomain(fake.plane, a.domain);
-    await Promise.allSettled(fake.plane.stopping);
+    await Promise.allSettled(fake.plane.stopping.keys());
     assert.equal(fake.softnic.attached.size, 0);
     assert.deepEqual(named(b, 'vnic.gone'), [{ event: 'vnic.gone', vnic, reason: 'revoked' }]);
   });

@@ -419,17 +419,20 @@ const tellGone = (vnic: Vnic, reason: string): void =>
 /** A capability that the VNIC exists by is gone: so is the VNIC. */
 export function vnicRevoked(plane: ControlPlane, vnic: Vnic): void {
   if (vnic.removed) return;
+  const { hold } = vnic;
+  const needs = hold === null ? [] : [hold.root, ...hold.needs];
   tellGone(vnic, REVOKED);
   endUse(vnic);
   releaseHold(plane, vnic, null);
-  awaitStop(plane, removeVnic(plane, vnic, REVOKED));
+  awaitStop(plane, needs, removeVnic(plane, vnic, REVOKED));
 }
 
 /** The capability by which another domain has the VNIC open is gone: it is closed, and stays for its owner. */
 export function useRevoked(plane: ControlPlane, vnic: Vnic): void {
-  if (vnic.attachment === null) return;
+  const { user } = vnic;
+  if (vnic.attachment === null || user === null) return;
   tellGone(vnic, REVOKED);
-  awaitStop(plane, detachVnic(plane, vnic));
+  awaitStop(plane, [user.cap], detachVnic(plane, vnic));
 }
 
 /** The device serves the VNIC anew: its application gets the socket and goes on. */

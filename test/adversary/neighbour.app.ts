@@ -243,6 +243,35 @@ async function unshare(): Promise<void> {
   await domain.revoke(cap, { whole: true, graceMs: 0 });
 }
 
+/** Get one of everything that one may want, and give it back. What it was refused. */
+async function prosper({ device }: { device: string }): Promise<string[]> {
+  const refused: string[] = [];
+  const want = async (what: string, body: () => Promise<unknown>): Promise<void> => {
+    await body().catch((error: Error) => refused.push(`${what}: ${error.message}`));
+  };
+  const spec = { device, address: there.address + 1, prefix: 24 };
+  await want('a VNIC', async () => (await domain.openVnic(spec)).close());
+  await want('a region', async () => {
+    const more = await domain.createRegion(64 << 20);
+    more.close();
+    await domain.revoke(more.cap, { whole: true });
+  });
+  await want('a name', async () => {
+    await domain.request('name.make', { path: `${path}-dir` });
+    await domain.names.remove(`${path}-dir`);
+  });
+  await want('a watch', async () => {
+    const { reply } = await domain.request('name.watch', { path: '/app' });
+    await domain.request('name.unwatch', { watch: reply.watch });
+  });
+  await want('an endpoint', async () => (await domain.listen(`${path}-more`)).close());
+  await want('a capability', async () => {
+    const { cap } = await domain.derive(listener.cap);
+    await domain.revoke(cap, { whole: true });
+  });
+  return refused;
+}
+
 const info: NeighbourInfo = {
   domain: domain.info.domain,
   vnics: [here.id, there.id],
@@ -259,6 +288,7 @@ serveActs({
   open: () => info,
   report,
   measure,
+  prosper,
   share,
   unshare,
   pin: ({ cpu }: { cpu: number }) => setAffinity([cpu]),

@@ -176,6 +176,12 @@ export class Stage {
     return (await this.root.request('stats', {})).reply.daemon;
   }
 
+  /** Memory of the daemon, bytes. */
+  async daemonMemory(): Promise<{ rss: number }> {
+    const text = await fs.promises.readFile(`/proc/${this.daemon.pid}/status`, 'utf8');
+    return { rss: 1024 * Number(/^VmRSS:\s+(\d+) kB$/m.exec(text)![1]) };
+  }
+
   async counters(vnic: number): Promise<Counters> {
     const { vnics } = (await this.root.request('stats', { after: vnic - 1 })).reply;
     return vnics.find((entry) => entry.vnic === vnic)!.counters as unknown as Counters;

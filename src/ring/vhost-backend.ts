@@ -1,7 +1,8 @@
 /**
  * The back-end of one vhost-user connection: the state machine that a device runs for one client.
  *
- * - Synchronous: `onReadable` handles what has arrived, at most MESSAGES_MAX messages, and returns.
+ * - Synchronous: `onReadable` handles what has arrived, at most MESSAGES_MAX messages, and returns: the device's other
+ *   clients wait meanwhile.
  * - Whatever a message asks is checked before anything changes. A client that breaks the protocol loses its session.
  * - Memory is mapped only when it cannot be shrunk under us (sealed), unless the port was made for trusted clients.
  * - Kick, call and error descriptors must be eventfds: polling or writing anything else could block the device
@@ -48,7 +49,10 @@ import {
   type VringAddr,
 } from './vhost-user.ts';
 
-const MESSAGES_MAX = 64;
+/** Messages between two looks at the packets of all clients. */
+const MESSAGES_MAX = 16;
+/** Those that map or unmap memory, some 40 us a region: one is all that a client gets. */
+const SLOW: ReadonlySet<number> = new Set([REQ.SET_MEM_TABLE, REQ.ADD_MEM_REG, REQ.REM_MEM_REG]);
 
 export interface BackendOptions extends MemoryRules {
   /** Feature bits of the device beyond those that every back-end has (BASE_FEATURES). */
@@ -160,7 +164,7 @@ export class VhostBackend {
   }
 
   /**
-   * Handle what has arrived. Null while the session lives; otherwise the reason for its end, and the caller calls
+   * Handle what has arrived, or the first of it: the socket then stays readable. Null while the session lives; otherwise the reason for its end, and the caller calls
    * `close`. Never throws for what the client did.
    */
   onReadable(): string | null {
@@ -177,6 +181,7 @@ export class VhostBackend {
         }
         // Memory of a trusted client may be any file.
         if (!harmless && !this.#options.allowUnsealed) refuse('a descriptor of no use here');
+        if (SLOW.has(message.header.request)) break;
       }
       return null;
     } catch (error) {
@@ -389,7 +394,7 @@ export class VhostBackend {
     return mapRegion(this.#host.arena, region, fd, this.#options);
   }
 
-  /** Go over to other memory. Running rings are found again in it; one that is not there ends the session. */
+  /** Go over to other memory. Running rings are found again in it; one that is not there, or was broken, stops. */
   #replaceMemory(regions: readonly MappedRegion[]): void {
     const before = this.#memory;
     this.#memory = new GuestMemory(regions);

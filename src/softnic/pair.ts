@@ -135,7 +135,7 @@ export class QueuePair implements Sender<FrameSink> {
       tx.complete(0);
       // A chain may claim gigabytes. No frame has more than this, and what is shared is not charged for more.
       const length = Math.min(total - NET_HEADER_LEN, this.#frameLengthMax);
-      bytes += length > MIN_FRAME_BYTES ? length : MIN_FRAME_BYTES;
+      bytes += Math.max(length, MIN_FRAME_BYTES);
       if (isLimited) limits.charge(Math.max(length, 0));
     }
     this.descriptors = descriptorsMax - budget;

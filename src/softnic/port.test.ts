@@ -25,6 +25,8 @@ const sink = { fromPort(): void {} };
 let port: Port;
 let memory: Mapping;
 let client: number;
+/** How often the session has changed rings or memory. */
+let changes = 0;
 
 function say(request: number, payload: Uint8Array, fds: number[] = []): void {
   sendMessage(client, vu.encodeMessage(request, payload), fds);
@@ -44,7 +46,7 @@ beforeEach(() => {
   });
   const [ours, theirs] = socketPair(SOCK_STREAM);
   client = ours;
-  port.connect(theirs, { arena, watchKick() {}, unwatchKick() {}, ringsChanged() {} });
+  port.connect(theirs, { arena, watchKick() {}, unwatchKick() {}, ringsChanged: () => changes++ });
   const fd = memfdSealed('port', REGION);
   memory = mapShared(fd, REGION);
   say(vu.REQ.SET_FEATURES, vu.encodeU64(0x1_6000_0000n));
@@ -80,6 +82,25 @@ function offerChains(length: number): void {
   }
   view.setUint16(avail + 2, RING_SIZE, true);
 }
+
+test('a client that changes its memory all the time is heard once a look, and all of it in the end', () => {
+  const table = vu.encodeMemTable(
+    Array.from({ length: 8 }, (_, i) => {
+      const at = i * 65_536;
+      return { guestAddress: at, userAddress: at, size: 65_536, offset: at };
+    }),
+  );
+  const fd = memfdSealed('port', REGION);
+  changes = 0;
+  for (let i = 0; i < 5; i++) {
+    sendMessage(client, vu.encodeMessage(vu.REQ.SET_MEM_TABLE, table), Array(8).fill(fd));
+  }
+  closeFd(fd);
+  for (let look = 1; look <= 5; look++) {
+    assert.equal(port.session!.onReadable(), null);
+    assert.equal(changes, look);
+  }
+});
 
 test('chains of many descriptors end the turn of their port early', () => {
   offerChains(CHAIN_MAX);

@@ -4,8 +4,6 @@
  * own. Nothing of it outlives `close`, and the namespaces do not outlive this process.
  */
 import fs from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Ipv4, type Mac, parseIpv4 } from '../../src/base/address.ts';
 import { removeLeftovers } from '../../src/control/leftovers.ts';
@@ -21,7 +19,7 @@ import {
   setNeighbour,
 } from '../../src/ffi/netlink/index.ts';
 import { NetworkNamespace } from '../../src/ffi/network-namespace.ts';
-import { type Running, startNode } from '../processes.ts';
+import { makeScratch, type Running, removeScratch, startNode } from '../processes.ts';
 
 const PREFIX = 24;
 const DAEMON_READY_MS = 10_000;
@@ -138,7 +136,7 @@ export class LabDaemon {
     network: NetworkNamespace | undefined,
     args: readonly string[],
   ): Promise<LabDaemon> {
-    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-'));
+    const dir = makeScratch('arrakis-');
     fs.chmodSync(dir, 0o755);
     const running = startNode(compiled('src/control/main.js'), ['--dir', dir, ...args], {
       ...(network === undefined ? {} : { network }),
@@ -176,6 +174,6 @@ export class LabDaemon {
   async close(): Promise<void> {
     await this.#running.stop();
     if (fs.existsSync(this.dir)) removeLeftovers(this.dir);
-    fs.rmSync(this.dir, { recursive: true, force: true });
+    removeScratch(this.dir);
   }
 }

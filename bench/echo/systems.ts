@@ -5,11 +5,10 @@
  */
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { formatIpv4, formatMac } from '../../src/base/address.ts';
-import { type Running, start, startNode } from '../processes.ts';
+import { makeScratch, type Running, removeScratch, start, startNode } from '../processes.ts';
 import { ECHO_APP, LabDaemon, type VethLab } from './lab.ts';
 
 export const ECHO_PORT = 7;
@@ -117,7 +116,7 @@ function kernelC(name: string, link: 'veth' | 'loopback', polls: boolean): EchoS
     pollEveryUs: polls ? POLL_EVERY_US_SELF_POLLED : POLL_EVERY_US,
     missing: () => (which('gcc') === null ? 'gcc is not installed' : null),
     async start(lab) {
-      const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-c-'));
+      const dir = makeScratch('arrakis-c-');
       const binary = path.join(dir, 'udp_echo');
       execFileSync('gcc', ['-O2', '-Wall', '-o', binary, source]);
       const mode = polls ? ['poll'] : [];
@@ -127,7 +126,7 @@ function kernelC(name: string, link: 'veth' | 'loopback', polls: boolean): EchoS
       });
       const stop = async () => {
         await server.stop();
-        fs.rmSync(dir, { recursive: true, force: true });
+        removeScratch(dir);
       };
       return { ...server, stop };
     },
@@ -164,7 +163,7 @@ function testpmd(): EchoSystem {
       which('dpdk-testpmd') === null ? 'dpdk-testpmd is not installed (package dpdk-dev)' : null,
     async start(lab) {
       // DPDK keeps files there, and leaves them behind.
-      const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-dpdk-'));
+      const dir = makeScratch('arrakis-dpdk-');
       const eal = [
         ...['-l', `${SERVER_CPU},${CLIENT_CPU}`, '--main-lcore', String(CLIENT_CPU)],
         ...['--no-huge', '-m', '512', '--no-pci', '--no-telemetry', '--file-prefix=arrakis'],
@@ -177,7 +176,7 @@ function testpmd(): EchoSystem {
       });
       return onVeth(lab!, async () => {
         await running.stop();
-        fs.rmSync(dir, { recursive: true, force: true });
+        removeScratch(dir);
       });
     },
   };

@@ -9,7 +9,14 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ArrakisError } from '../../src/base/errors.ts';
 import { LabDaemon } from '../echo/lab.ts';
-import { type Running, runToJson, start, startNode } from '../processes.ts';
+import {
+  makeScratch,
+  type Running,
+  removeScratch,
+  runToJson,
+  start,
+  startNode,
+} from '../processes.ts';
 import { type BenchRow, median } from '../stats.ts';
 import type { IpcJob, IpcResult } from './job.ts';
 
@@ -73,11 +80,11 @@ async function between(
 }
 
 async function withDirectory<T>(use: (dir: string) => Promise<T>): Promise<T> {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-ipc-'));
+  const dir = makeScratch('arrakis-ipc-');
   try {
     return await use(dir);
   } finally {
-    fs.rmSync(dir, { recursive: true, force: true });
+    removeScratch(dir);
   }
 }
 

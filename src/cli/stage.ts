@@ -53,7 +53,7 @@ export async function runStaged(
     const pass = (signal: NodeJS.Signals): void => {
       child.kill(signal);
     };
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, pass);
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, pass);
     return await new Promise<number>((resolve) => {
       child.once('exit', (code, signal) => resolve(code ?? 128 + os.constants.signals[signal!]));
     });

@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import type { Command } from 'commander';
 import { benchDoorbell, DOORBELL_DEFAULTS } from '../../../bench/doorbell/run.ts';
+import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 
@@ -28,6 +29,7 @@ export function registerBenchDoorbell(bench: Command, wholeNumber: (text: string
 }
 
 async function run(options: DoorbellOptions): Promise<void> {
+  endAtSignals();
   // Opened first: figures of minutes are not to be lost to a wrong path.
   const out = typeof options.json === 'string' ? fs.openSync(options.json, 'w') : null;
   const { rows, missing } = await benchDoorbell({

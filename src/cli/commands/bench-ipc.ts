@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import type { Command } from 'commander';
 import { benchIpc, IPC_DEFAULTS } from '../../../bench/ipc/run.ts';
+import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 
@@ -29,6 +30,7 @@ export function registerBenchIpc(bench: Command, wholeNumber: (text: string) => 
 }
 
 async function runIpc(options: IpcOptions): Promise<void> {
+  endAtSignals();
   const { rows, missing } = await benchIpc({
     ...options,
     bytes: Math.max(4, options.bytes),

@@ -1,6 +1,7 @@
 /** `arrakis bench protection`: what protection costs, mechanism by mechanism. */
 import fs from 'node:fs';
 import type { Command } from 'commander';
+import { endAtSignals } from '../../../bench/processes.ts';
 import { benchProtection, PROTECTION_DEFAULTS } from '../../../bench/protection/run.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
@@ -31,6 +32,7 @@ export function registerBenchProtection(
 }
 
 async function run({ json, ...options }: ProtectionOptions): Promise<void> {
+  endAtSignals();
   // Opened first: figures of minutes are not to be lost to a wrong path.
   const out = typeof json === 'string' ? fs.openSync(json, 'w') : null;
   const progress = (line: string): boolean => process.stderr.write(`  ${line}\n`);

@@ -1,5 +1,6 @@
 /** `arrakis bench scaling`: what a second thread brings. */
 import type { Command } from 'commander';
+import { endAtSignals } from '../../../bench/processes.ts';
 import { benchScaling, SCALING_DEFAULTS } from '../../../bench/scaling/run.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { ArrakisError } from '../../base/errors.ts';
@@ -38,6 +39,7 @@ async function run(options: ScalingCommand): Promise<void> {
     process.exitCode = await runStaged(CLI_SCRIPT, process.argv.slice(2));
     return;
   }
+  endAtSignals();
   const progress = (line: string): boolean => process.stderr.write(`  ${line}\n`);
   const rows = await benchScaling({ ...options, progress });
   if (options.json) printJson(rows);

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
 import { benchEcho, ECHO_DEFAULTS } from '../../../bench/echo/run.ts';
+import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
@@ -44,6 +45,7 @@ async function runEcho(options: EchoOptions): Promise<void> {
     process.exitCode = await runStaged(CLI_SCRIPT, absoluteJson(process.argv.slice(2)));
     return;
   }
+  endAtSignals();
   // Opened first: figures of minutes are not to be lost to a wrong path.
   const out = typeof options.json === 'string' ? openOutput(options.json) : null;
   const { rows, missing } = await benchEcho({

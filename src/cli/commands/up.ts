@@ -71,7 +71,7 @@ async function up(options: UpOptions): Promise<void> {
   const args = daemonArguments(options);
   if (options.foreground) {
     const child = spawn(process.execPath, [DAEMON, ...args], { stdio: 'inherit' });
-    for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
       process.on(signal, () => child.kill(signal));
     process.exitCode = await new Promise<number>((resolve) => {
       child.once('exit', (code) => resolve(code ?? 1));

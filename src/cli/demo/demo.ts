@@ -12,7 +12,7 @@ import { benchEcho } from '../../../bench/echo/run.ts';
 import { ECHO_PORT } from '../../../bench/echo/systems.ts';
 import type { Running } from '../../../bench/processes.ts';
 import { connect } from '../../arrakis/index.ts';
-import { formatIpv4, type Ipv4, parseIpv4 } from '../../base/address.ts';
+import { parseIpv4 } from '../../base/address.ts';
 import { socketPath } from '../../control/paths.ts';
 import { echoTable } from '../commands/bench.ts';
 import { formatNumber, formatTable, printLine } from '../table.ts';
@@ -55,7 +55,8 @@ export async function demo(once: boolean): Promise<void> {
   const root = process.getuid!() === 0;
   const undo = new Undo();
   const interrupt = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => interrupt.abort());
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(name, () => interrupt.abort());
   try {
     await (root ? asRoot : asUser)(undo, once, interrupt.signal);
   } catch (error) {
@@ -88,9 +89,9 @@ async function asRoot(undo: Undo, once: boolean, signal: AbortSignal): Promise<v
   );
   printLine('it runs as user nobody; kernel clients (ping, UDP sockets) reach it:');
   const rows = [
-    await trafficRow('software NIC, over TAP', soft, null, parseIpv4(TAP.vnic)),
-    await trafficRow('AF_XDP direct', direct, lab, parseIpv4(VNICS.direct)),
-    await trafficRow('AF_XDP switched', switched, lab, parseIpv4(VNICS.switched)),
+    await trafficRow('software NIC, over TAP', soft, null, TAP.vnic, signal),
+    await trafficRow('AF_XDP direct', direct, lab, VNICS.direct, signal),
+    await trafficRow('AF_XDP switched', switched, lab, VNICS.switched, signal),
   ];
   printLine(
     indent(formatTable(['VNIC', 'address', 'pings', 'µs', 'UDP echoes', 'µs (p50)'], rows)),
@@ -131,20 +132,22 @@ async function trafficRow(
   name: string,
   server: Running,
   lab: VethLab | null,
-  address: Ipv4,
+  address: string,
+  signal: AbortSignal,
 ): Promise<(string | number)[]> {
+  const network = lab?.client.network ?? null;
   try {
-    const t = await kernelTraffic(lab?.client.network ?? null, address, ECHO_PORT);
+    const t = await kernelTraffic(network, parseIpv4(address), ECHO_PORT, signal);
     return [
       name,
-      formatIpv4(address),
+      address,
       `${t.pingsAnswered}/10`,
       formatNumber(t.pingUs),
       `${t.echoesAnswered}/1000`,
       formatNumber(t.echoUs),
     ];
   } catch (error) {
-    process.stderr.write(`${server.output}\n`);
+    if (!signal.aborted) process.stderr.write(`${server.output}\n`);
     throw error;
   }
 }

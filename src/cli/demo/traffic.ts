@@ -18,17 +18,21 @@ export interface KernelTraffic {
   echoUs: number;
 }
 
-/** Ping `address` and have it echo UDP, from a kernel client in `network`. Throws when it does not answer at all. */
+/**
+ * Ping `address` and have it echo UDP, from a kernel client in `network`. Throws when it does not answer at all, or
+ * with the reason of `signal` while it waits for the first answer.
+ */
 export async function kernelTraffic(
   network: NetworkNamespace | null,
   address: Ipv4,
   port: number,
+  signal: AbortSignal,
 ): Promise<KernelTraffic> {
   const within = <T>(body: () => T): T => (network === null ? body() : network.run(body));
   const udp = within(() => new KernelClient(address, port));
   const pinger = within(() => new Pinger(address, PING_TIMEOUT_MS));
   try {
-    if (!(await probe(udp))) {
+    if (!(await probe(udp, signal))) {
       throw new ArrakisError('ARK_TIMEOUT', `no echo from the VNIC within ${READY_MS} ms`, {
         hint: 'arrakis doctor',
       });
@@ -48,9 +52,10 @@ export async function kernelTraffic(
 }
 
 /** Ask in short steps, so that the output of the children is read meanwhile. */
-async function probe(client: KernelClient): Promise<boolean> {
+async function probe(client: KernelClient, signal: AbortSignal): Promise<boolean> {
   const end = performance.now() + READY_MS;
   while (performance.now() < end) {
+    signal.throwIfAborted();
     if (client.probe(20)) return true;
     await new Promise((resolve) => setImmediate(resolve));
   }

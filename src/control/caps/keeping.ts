@@ -39,14 +39,18 @@ export function savedCapabilities(keeping: Safekeeping): CapSnapshot {
 
 /** After everything was adopted: capabilities whose holder or object has not come along go. */
 export function sweepCapabilities(plane: ControlPlane): void {
-  const { caps, domains, vnics, objects } = plane;
+  const { caps, domains, vnics, objects, names } = plane;
   for (const cap of [...caps.all()]) {
     if (!caps.has(cap)) continue;
     const [kind, id] = cap.object.split(':');
     const isGone =
       (cap.kind === 'vnic' && kind === 'vnic' && !vnics.has(Number(id))) ||
       (cap.kind === 'region' && objects.get(Number(id)) === undefined) ||
-      (cap.kind === 'endpoint' && objects.get(Number(id)) === undefined);
+      (cap.kind === 'endpoint' && objects.get(Number(id)) === undefined) ||
+      // By number only: its number may become another one's. One of the policy is a path.
+      (cap.kind === 'directory' &&
+        kind === 'directory' &&
+        names.tree.directory(Number(id)) === undefined);
     if (cap.holder !== 0 && !domains.has(cap.holder)) dropHolderOf(plane, cap.holder);
     else if (isGone) dropCapability(plane, cap, null);
   }

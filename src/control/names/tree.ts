@@ -105,6 +105,16 @@ export class NameTree<V> {
     return this.#directories.get(id);
   }
 
+  /** The directory at `path` by the daemon's own authority, or undefined. */
+  directoryAt(path: string): Directory | undefined {
+    let at: Node<V> | undefined = this.root;
+    for (const part of parsePath(path)) {
+      if (at?.kind !== 'directory') return undefined;
+      at = this.#children.get(at)!.get(part);
+    }
+    return at?.kind === 'directory' ? at : undefined;
+  }
+
   /** A new directory. With `keep` it does not end with its maker's domain. ARK_IN_USE, ARK_LIMIT, ARK_NOT_PERMITTED, ... */
   make(
     who: Who,

@@ -4,8 +4,8 @@
  *
  * - A name for a capability stands for one of its binder's. A lookup derives from that one, so removing the name takes
  *   nothing from those who looked it up, and the end of the binder takes everything.
- * - A domain that looks up the same name again gets the same capability, while it has it: lookups cannot use up what the
- *   binder may make.
+ * - A domain that is given the same again gets the same capability, while it has it: neither lookups nor questions can use
+ *   up what the binder or the server may make.
  * - A serving domain has bounded time for an answer, and is not asked while it does not read.
  */
 import { ArrakisError } from '../../base/errors.ts';
@@ -79,10 +79,20 @@ export function startAt(plane: ControlPlane, domain: Domain, at: number | undefi
       hint: 'paths begin at the root, or at a capability of kind directory',
     });
   }
-  const directory = tree.directory(Number(cap.object.slice(PREFIX.length)));
-  if (directory === undefined) throw new ArrakisError('ARK_GONE', `${cap.object} is gone`);
+  const directory = directoryOf(tree, cap);
+  if (directory === undefined) {
+    throw new ArrakisError('ARK_GONE', `there is no directory ${cap.object}`, {
+      hint: 'it was removed, or nobody has made it yet',
+    });
+  }
   return { directory, rights: cap.rights };
 }
+
+/** One that was made is meant by its number; one of the policy, by its path: whatever directory is there now. */
+const directoryOf = (tree: NameTree<NameValue>, { object }: Capability): Directory | undefined =>
+  object.startsWith(PREFIX)
+    ? tree.directory(Number(object.slice(PREFIX.length)))
+    : tree.directoryAt(object);
 
 export const directoryObject = (directory: Directory): string => `${PREFIX}${directory.id}`;
 
@@ -91,7 +101,8 @@ export class NameTable {
   readonly #plane: ControlPlane;
   /** Of a directory or a bound capability: what ends with the name. */
   readonly #onDrop = new Map<Node<NameValue>, () => void>();
-  readonly #lookups = new WeakMap<Binding<NameValue>, Map<number, Capability>>();
+  /** Of each capability what was derived from it, by `DOMAIN RIGHTS`. */
+  readonly #handedOut = new WeakMap<Capability, Map<string, Capability>>();
   readonly #mail = new WeakMap<Domain, Mailbox>();
   readonly #pending = new WeakMap<Watch, Pending>();
   readonly #questions = new Map<number, Question>();
@@ -129,19 +140,22 @@ export class NameTable {
 
   /** The capability that looking `binding` up gives `domain`. ARK_NOT_PERMITTED while the bound one is being revoked. */
   deriveFor(domain: Domain, binding: Binding<NameValue>): Capability {
-    const { caps } = this.#plane;
     const { value } = binding;
-    const known = this.#lookups.get(binding) ?? new Map<number, Capability>();
-    this.#lookups.set(binding, known);
-    const before = known.get(domain.id);
-    if (before !== undefined && caps.has(before)) return before;
-    const [cap, rights] =
-      value.kind === 'endpoint'
-        ? [value.endpoint.cap, RIGHTS.endpoint.connect]
-        : [value.cap, value.rights];
-    const derived = caps.derive(cap, domain.id, rights, cap.range);
-    known.set(domain.id, derived);
-    caps.onRemove(derived, () => known.delete(domain.id));
+    return value.kind === 'endpoint'
+      ? this.#handOut(value.endpoint.cap, domain, RIGHTS.endpoint.connect)
+      : this.#handOut(value.cap, domain, value.rights);
+  }
+
+  #handOut(cap: Capability, to: Domain, rights: number): Capability {
+    const { caps } = this.#plane;
+    const known = this.#handedOut.get(cap) ?? new Map<string, Capability>();
+    this.#handedOut.set(cap, known);
+    const key = `${to.id} ${rights}`;
+    const before = known.get(key);
+    if (before !== undefined) return before;
+    const derived = caps.derive(cap, to.id, rights, cap.range);
+    known.set(key, derived);
+    caps.onRemove(derived, () => known.delete(key));
     return derived;
   }
 
@@ -188,7 +202,7 @@ export class NameTable {
       return;
     }
     if (question.asker.closed) throw new ArrakisError('ARK_GONE', 'who asked has ended');
-    question.answer(this.#plane.caps.derive(cap, question.asker.id, rights, cap.range));
+    question.answer(this.#handOut(cap, question.asker, rights));
   }
 
   /** The domain has ended. */
@@ -209,9 +223,12 @@ export class NameTable {
     );
   }
 
-  /** Into an empty tree, after capabilities and endpoints. Names for what is gone are left out. Watches are not kept. */
+  /**
+   * Into an empty tree, after domains, capabilities and endpoints. Names for what is gone are left out, and what was of
+   * domains that are gone. Watches are not kept.
+   */
   restore(saved: TreeSnapshot): void {
-    const { caps, endpoints } = this.#plane;
+    const { caps, endpoints, domains } = this.#plane;
     this.tree.restore(saved, (text): NameValue | null => {
       const value = text as { endpoint?: number; cap?: number; rights?: number };
       if (value.endpoint !== undefined) {
@@ -221,7 +238,13 @@ export class NameTable {
       const cap = caps.get(value.cap!);
       return cap === undefined ? null : { kind: 'capability', cap, rights: value.rights! };
     });
-    for (const node of this.tree.all()) this.#adopt(node);
+    const owners = new Set<number>();
+    for (const node of this.tree.all()) {
+      this.#adopt(node);
+      owners.add(node.owner);
+      if (node.kind === 'directory' && node.server !== null) owners.add(node.server);
+    }
+    for (const id of owners) if (id !== 0 && !domains.has(id)) this.tree.endDomain(id);
   }
 
   /** Tie a node of a snapshot to what it ends with. */

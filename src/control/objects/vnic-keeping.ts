@@ -3,7 +3,14 @@ import { ArrakisError } from '../../base/errors.ts';
 import type { RateSetting } from '../../device/rate.ts';
 import { closeAll } from '../../ffi/fd.ts';
 import type { Filter } from '../../filter/boxes.ts';
-import { restoreHold, type SavedHold, saveHold, useVnic } from '../caps/vnic-hold.ts';
+import {
+  endUse,
+  releaseHold,
+  restoreHold,
+  type SavedHold,
+  saveHold,
+  useVnic,
+} from '../caps/vnic-hold.ts';
 import type { DoorbellSetting, Inherited } from '../devices/device.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
@@ -78,14 +85,35 @@ export function restoreVnic(
   saved: SavedVnic,
   fds: readonly number[],
 ): void {
+  let vnic: Vnic;
+  try {
+    vnic = rebuild(plane, domain, id, saved);
+  } catch (error) {
+    // Its device, or what it existed by, is gone, and so is it.
+    closeAll(fds);
+    throw error;
+  }
+  const adopted = saved.attachment === null ? null : adopt(plane, vnic, saved.attachment, fds);
+  if (adopted === null) endUse(vnic);
+  if (adopted === null && !saved.prepared) {
+    releaseHold(plane, vnic, null);
+    plane.keeping.delete('vnic', id);
+    return;
+  }
+  plane.vnics.set(id, plane.objects.add(vnic));
+  plane.devices.hold(vnic.device);
+  vnic.filterIds = addFilters(plane.objects, vnic, 'receive', vnic.filters);
+  vnic.transmitIds = addFilters(plane.objects, vnic, 'transmit', vnic.transmit ?? []);
+  vnic.rateIds = addRates(plane.objects, vnic);
+  adopted?.();
+  keepVnic(plane, vnic);
+}
+
+/** The VNIC as it was, on its device; nobody knows of it yet. Throws when the device or a capability is not there. */
+function rebuild(plane: ControlPlane, domain: Domain, id: number, saved: SavedVnic): Vnic {
+  const { name, spec, addressing, createdMs, prepared } = saved;
   const device = plane.devices.require(saved.device);
-  const { name, spec, addressing, createdMs } = saved;
-  const vnic = new Vnic(
-    { id, createdMs },
-    domain,
-    { name, device, spec, addressing },
-    saved.prepared,
-  );
+  const vnic = new Vnic({ id, createdMs }, domain, { name, device, spec, addressing }, prepared);
   vnic.filters = saved.filters;
   vnic.transmit = saved.transmit;
   vnic.rates = saved.rates;
@@ -95,23 +123,11 @@ export function restoreVnic(
   vnic.path = saved.path;
   try {
     restoreAuthority(plane, vnic, saved);
+    return vnic;
   } catch (error) {
-    // What it existed by is gone, and so is it.
-    closeAll(fds);
+    releaseHold(plane, vnic, null);
     throw error;
   }
-  const adopted = saved.attachment === null ? null : adopt(plane, vnic, saved.attachment, fds);
-  if (adopted === null && !saved.prepared) {
-    plane.keeping.delete('vnic', id);
-    return;
-  }
-  plane.vnics.set(id, plane.objects.add(vnic));
-  plane.devices.hold(device);
-  vnic.filterIds = addFilters(plane.objects, vnic, 'receive', vnic.filters);
-  vnic.transmitIds = addFilters(plane.objects, vnic, 'transmit', vnic.transmit ?? []);
-  vnic.rateIds = addRates(plane.objects, vnic);
-  adopted?.();
-  keepVnic(plane, vnic);
 }
 
 /** Tie it to the capabilities that it exists by and is used by. Throws ARK_GONE when they are gone. */

@@ -67,8 +67,13 @@ export const LIMITS = {
   /** How long a domain that serves a directory may take for an answer, and how many it may owe. */
   nameAnswerMsMax: 2_000,
   nameQuestionsMax: 64,
-  /** Shared regions: how many a domain may have, and the bytes of its own, of its user's and of everybody's. */
+  /**
+   * Shared regions: how many a domain, a user and everybody may have, as each is a descriptor here and with the keeper;
+   * and the bytes of a domain's own, of its user's and of everybody's.
+   */
   regionsPerDomainMax: 64,
+  regionsPerUidMax: 512,
+  regionsMax: 2048,
   regionBytesPerDomainMax: 256 * 1024 * 1024,
   regionBytesPerUidMax: 1024 * 1024 * 1024,
   regionBytesMax: 4 * 1024 * 1024 * 1024,

@@ -14,7 +14,7 @@ import { z } from 'zod';
 export const MESSAGE_BYTES_MAX = 4096;
 /** Descriptors under one label. */
 export const FDS_PER_LABEL_MAX = 64;
-/** More labels than a daemon within its limits has objects. */
+/** More labels than a daemon within its limits has objects with descriptors (a test adds them up). */
 export const LABELS_MAX = 4096;
 
 const label = z.string().min(1).max(128);

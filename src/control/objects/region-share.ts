@@ -78,6 +78,17 @@ class SharedRegion implements ControlObject {
   }
 }
 
+/** What is wrong with one region more, of the `bytes` that are counted already; null: nothing. */
+function tooMuch(
+  who: string,
+  { count, bytes }: { count: number; bytes: number },
+  countMax: number,
+  bytesMax: number,
+): string | null {
+  if (count >= countMax) return `${who} at most ${countMax} regions`;
+  return bytes > bytesMax ? `${who} at most ${bytesMax} bytes of regions` : null;
+}
+
 export class RegionTable {
   readonly #plane: ControlPlane;
   readonly #regions = new Map<number, SharedRegion>();
@@ -89,26 +100,22 @@ export class RegionTable {
 
   /** Throws ARK_LIMIT when `domain` may not have `bytes` more. */
   check(domain: Domain, bytes: number): void {
-    let [count, own, user, all] = [0, bytes, bytes, bytes];
+    const own = { count: 0, bytes };
+    const user = { count: 0, bytes };
+    const all = { count: 0, bytes };
     for (const region of this.#regions.values()) {
-      all += region.bytes;
-      if (region.domain.uid === domain.uid) user += region.bytes;
-      if (region.domain !== domain) continue;
-      count++;
-      own += region.bytes;
+      const owners = region.domain === domain ? [own, user, all] : [user, all];
+      for (const sum of region.domain.uid === domain.uid ? owners : [all]) {
+        sum.count++;
+        sum.bytes += region.bytes;
+      }
     }
-    const { regionsPerDomainMax, regionBytesPerDomainMax, regionBytesPerUidMax, regionBytesMax } =
-      LIMITS;
     const text =
-      count >= regionsPerDomainMax
-        ? `a domain has at most ${regionsPerDomainMax} regions`
-        : own > regionBytesPerDomainMax
-          ? `a domain has at most ${regionBytesPerDomainMax} bytes of regions`
-          : user > regionBytesPerUidMax && !domain.privileged
-            ? `a user has at most ${regionBytesPerUidMax} bytes of regions`
-            : all > regionBytesMax
-              ? `all domains together have at most ${regionBytesMax} bytes of regions`
-              : null;
+      tooMuch('a domain has', own, LIMITS.regionsPerDomainMax, LIMITS.regionBytesPerDomainMax) ??
+      (domain.privileged
+        ? null
+        : tooMuch('a user has', user, LIMITS.regionsPerUidMax, LIMITS.regionBytesPerUidMax)) ??
+      tooMuch('all domains together have', all, LIMITS.regionsMax, LIMITS.regionBytesMax);
     if (text === null) return;
     throw new ArrakisError('ARK_LIMIT', text, { hint: 'delete the capability of one first' });
   }

@@ -5,6 +5,8 @@
  */
 import fs from 'node:fs';
 import { findStaleLinks, removeStaleLinks } from '../drivers/af-xdp/attach.ts';
+import { closeFd } from '../ffi/fd.ts';
+import { pidfdOpen, pidfdSignal } from '../ffi/pidfd.ts';
 import { OWNER_VARIABLE } from './devices/device-process.ts';
 import { KEEPER_VARIABLE } from './keeper.ts';
 import { LIMITS } from './limits.ts';
@@ -12,6 +14,7 @@ import { journalPath, keeperPath, pidPath, portsPath, socketPath } from './paths
 import { isClaimed, RunDirectory } from './run-directory.ts';
 
 const KILL_POLL_MS = 10;
+const SIGKILL = 9;
 
 export interface Leftover {
   readonly kind: 'file' | 'link' | 'process';
@@ -103,16 +106,25 @@ function environmentOf(pid: string): string[] {
 export function endOrphans(dir: string, keepers = false): void {
   const pause = new Int32Array(new SharedArrayBuffer(4));
   for (let waitedMs = 0; waitedMs < LIMITS.shutdownMsMax; waitedMs += KILL_POLL_MS) {
-    const pids = processesOf(dir, OWNER_VARIABLE);
-    if (keepers) pids.push(...processesOf(dir, KEEPER_VARIABLE));
-    if (pids.length === 0) return;
-    for (const pid of pids) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // It ended by itself meanwhile.
-      }
-    }
+    const ended = [OWNER_VARIABLE, ...(keepers ? [KEEPER_VARIABLE] : [])].map((variable) => {
+      const pids = processesOf(dir, variable);
+      for (const pid of pids) kill(pid, `${variable}=${dir}`);
+      return pids.length;
+    });
+    if (ended.every((count) => count === 0)) return;
     Atomics.wait(pause, 0, 0, KILL_POLL_MS);
+  }
+}
+
+/** By a descriptor of the process, which is looked at again: never another that has its number by now. */
+function kill(pid: number, mark: string): void {
+  let fd = -1;
+  try {
+    fd = pidfdOpen(pid);
+    if (environmentOf(String(pid)).includes(mark)) pidfdSignal(fd, SIGKILL);
+  } catch {
+    // It ended by itself meanwhile, or is not ours to end.
+  } finally {
+    if (fd >= 0) closeFd(fd);
   }
 }

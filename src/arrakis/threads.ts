@@ -58,7 +58,7 @@ interface Thread {
   readonly worker: Worker;
   readonly control: MessagePort;
   readonly ended: Promise<void>;
-  /** It has given its socket back, or ended. */
+  /** It has given its socket back, closed its queue, or ended. */
   readonly hasLetGo: Promise<void>;
 }
 
@@ -125,18 +125,23 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
     await Promise.all(this.#threads.map((thread) => thread.hasLetGo));
   }
 
-  /** Every thread starts its rings anew; resolves when all have, or have ended. */
-  async reset(): Promise<void> {
-    const answered = this.#threads.map(({ control, ended }) => {
+  /**
+   * Every thread starts its rings anew. Resolves with the pairs that no thread serves any more: their rings are as they
+   * were left.
+   */
+  async reset(): Promise<number[]> {
+    const answered = this.#threads.map(({ control, hasLetGo }) => {
       let listener = (_message: unknown): void => {};
-      const answer = new Promise<void>((resolve) => {
-        listener = (message) => message === HAS_RESET && resolve();
+      const answer = new Promise<boolean>((resolve) => {
+        listener = (message) => message === HAS_RESET && resolve(true);
         control.on('message', listener);
       });
-      return Promise.race([answer, ended]).finally(() => control.off('message', listener));
+      const left = hasLetGo.then(() => false);
+      return Promise.race([answer, left]).finally(() => control.off('message', listener));
     });
     this.#tell({ kind: 'reset' });
-    await Promise.all(answered);
+    const isServed = await Promise.all(answered);
+    return isServed.flatMap((served, index) => (served ? [] : [index]));
   }
 
   #tell(message: ThreadMessage): void {
@@ -166,6 +171,8 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
     });
     const hasLetGo = new Promise<void>((resolve) => {
       port1.on('message', (message) => message === LET_GO && resolve()).unref();
+      // It has closed its queue.
+      port1.once('close', resolve);
       void ended.then(resolve);
     });
     return { worker, control: port1, ended, hasLetGo };

@@ -5,7 +5,7 @@ import { assert } from '../base/assert.ts';
 import { ArrakisError } from '../base/errors.ts';
 import type { ArgsOf, Operation, ReplyOf, VnicInfo } from '../control/protocol.ts';
 import type { Coalescing } from '../device/coalescing.ts';
-import type { NicQueue } from '../device/nic.ts';
+import { NIC_STATE, type NicQueue } from '../device/nic.ts';
 import { CaptureTap } from '../device/pcap.ts';
 import type { Direction, Rate } from '../device/rate.ts';
 import { closeFd } from '../ffi/fd.ts';
@@ -288,7 +288,7 @@ export class Vnic extends EventEmitter<VnicEvents> {
   }
 
   async #restart(socket: number): Promise<void> {
-    await this.#threads?.reset();
+    const unserved = (await this.#threads?.reset()) ?? [];
     const { virtio } = this.#session;
     if (this.#isGone || this.#closed || virtio === null) {
       closeFd(socket);
@@ -296,6 +296,8 @@ export class Vnic extends EventEmitter<VnicEvents> {
     }
     this.#deviceWatch?.close();
     for (const queue of this.#queues) resetQueue(queue);
+    for (const [pair, tap] of this.#taps) if (tap.state === NIC_STATE.closed) unserved.push(pair);
+    for (const pair of unserved) virtio.clearRings(pair);
     try {
       virtio.restart(socket);
       this.#isDeviceGone = false;

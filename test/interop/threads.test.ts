@@ -4,19 +4,21 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import dgram from 'node:dgram';
 import os from 'node:os';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { CLI, LabDaemon, VethLab } from '../../bench/echo/lab.ts';
 import type { Running } from '../../bench/processes.ts';
 import { parseIpv4 } from '../../src/base/address.ts';
+import { flowHash, pairOfHash } from '../../src/device/flow-hash.ts';
 import { closeFd, readFd, writeFd } from '../../src/ffi/fd.ts';
 import { connectUdp } from '../../src/ffi/inet.ts';
 import { setTimeouts } from '../../src/ffi/unix.ts';
 import { LeakCheck } from '../support/leaks.ts';
 import { isolateNetwork } from '../support/network.ts';
 import { rootMissing } from '../support/privilege.ts';
-import { until } from '../support/until.ts';
+import { sleep, until } from '../support/until.ts';
 
 const skip = rootMissing();
 if (skip === false) isolateNetwork();
@@ -270,10 +272,7 @@ test('both threads go on when the software NIC was killed', { skip }, async () =
     const running = await start(place);
     const all = openFlows(place);
     for (const flow of all) assert.ok(flow.probe(READY_MS), running.output);
-    const { devices } = JSON.parse(arrakis(place.daemon, 'ls', '--json')) as {
-      devices: { name: string; pid: number }[];
-    };
-    process.kill(devices.find((device) => device.name === 'soft0')!.pid, 'SIGKILL');
+    killSoftnic(place);
     for (const flow of all) assert.ok(flow.probe(READY_MS), `it answers again: ${running.output}`);
     for (const flow of all) flow.exchange(ROUND_TRIPS);
     for (const flow of all) flow.close();
@@ -285,3 +284,54 @@ test('both threads go on when the software NIC was killed', { skip }, async () =
     await place.close();
   }
 });
+
+test('one thread goes on when the other had ended and the software NIC was killed', {
+  skip,
+}, async () => {
+  const place = await softnic();
+  try {
+    const running = await start(place);
+    const all = openFlows(place);
+    for (const flow of all) assert.ok(flow.probe(READY_MS), running.output);
+    await sendFrom(portOfPair(1), place.address);
+    await until(() => running.output.includes('thread 1 died'), READY_MS, 'the second thread ends');
+    const left = all.filter((flow) => flow.probe(SILENT_MS));
+    assert.ok(left.length > 0, 'the first thread has flows');
+    killSoftnic(place);
+    for (const flow of left) assert.ok(flow.probe(READY_MS), `it answers again: ${running.output}`);
+    // What is for the thread that ended is dropped, and harms nobody.
+    await sendFrom(portOfPair(1), place.address);
+    await sleep(SILENT_MS);
+    for (const flow of left) flow.exchange(ROUND_TRIPS);
+    for (const flow of all) flow.close();
+    assert.equal((await reports(running)).length, 1, running.output);
+  } finally {
+    await place.close();
+  }
+});
+
+function killSoftnic(place: Place): void {
+  const { devices } = JSON.parse(arrakis(place.daemon, 'ls', '--json')) as {
+    devices: { name: string; pid: number }[];
+  };
+  process.kill(devices.find((device) => device.name === 'soft0')!.pid, 'SIGKILL');
+}
+
+/** A port of the kernel's from which datagrams to the echo of the software NIC come to this pair. */
+function portOfPair(pair: number): number {
+  const [kernel, echo] = [parseIpv4('10.77.0.1'), parseIpv4('10.77.0.2')];
+  let port = 20_000;
+  while (pairOfHash(flowHash(kernel, echo, port, 7), 2) !== pair) port++;
+  return port;
+}
+
+/** One byte from `port` to the echo: the thread that gets it dies. */
+async function sendFrom(port: number, address: string): Promise<void> {
+  const socket = dgram.createSocket('udp4');
+  try {
+    await new Promise<void>((resolve) => socket.bind(port, resolve));
+    await new Promise((resolve) => socket.send('x', 7, address, resolve));
+  } finally {
+    socket.close();
+  }
+}

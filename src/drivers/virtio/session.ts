@@ -60,7 +60,7 @@ export class VirtioSession {
 
   /**
    * The device went away, and another behind `socket` takes its place on the same region. Every queue was `reset` before,
-   * in its own thread. Takes over `socket`, which gets the number of the old one. Throws what `startDevice` throws, and
+   * in its own thread, or cleared. Takes over `socket`, which gets the number of the old one. Throws what `startDevice` throws, and
    * may then be called again.
    */
   restart(socket: number, timeoutMs = ANSWER_TIMEOUT_MS): void {
@@ -71,6 +71,17 @@ export class VirtioSession {
     throw new ArrakisError('ARK_PROTOCOL', 'the device came back with other features', {
       hint: 'close the VNIC and open it again',
     });
+  }
+
+  /**
+   * Empty the rings of a pair that nobody serves any more: the next device would find indices there that it cannot have
+   * come to, and stop the whole VNIC.
+   */
+  clearRings(pair: number): void {
+    const { regionFd, rings } = this.#rings;
+    for (const { desc, end } of Object.values(rings[pair]!)) {
+      fs.writeSync(regionFd, Buffer.alloc(end - desc), 0, end - desc, desc);
+    }
   }
 
   /** Look whether the device is still there. Two system calls for one pair, and one more for each other. */

@@ -472,7 +472,8 @@ describe('VNICs by capability', () => {
     await equip(a);
     const { vnic } = await fake.ask(a, 'vnic.open', { spec });
     const cap = (await idsOf(a)).at(-1)!;
-    const toB = await fake.ask(a, 'cap.grant', { cap, to: b.domain.id, rights: ['open'] });
+    const rights = ['open', 'filter'];
+    const toB = await fake.ask(a, 'cap.grant', { cap, to: b.domain.id, rights });
     await assert.rejects(fake.ask(b, 'vnic.open', { cap: toB.cap }), code('ARK_IN_USE', /open/));
     await assert.rejects(fake.ask(b, 'vnic.close', { vnic }), code('ARK_NOT_PERMITTED', /close/));
     await fake.ask(a, 'vnic.close', { vnic, keep: true });
@@ -495,6 +496,22 @@ describe('VNICs by capability', () => {
     assert.equal(named(b, 'vnic.gone').length, 1);
     assert.equal(fake.plane.vnics.size, 0);
     assert.equal(fake.softnic.attached.size, 0);
+  });
+
+  test('who may only open it changes nothing that its owner is left with', async () => {
+    await equip(a);
+    const { vnic } = await fake.ask(a, 'vnic.open', { spec });
+    const cap = (await idsOf(a)).at(-1)!;
+    const toB = await fake.ask(a, 'cap.grant', { cap, to: b.domain.id, rights: ['open'] });
+    await fake.ask(a, 'vnic.close', { vnic, keep: true });
+    await fake.ask(b, 'vnic.open', { cap: toB.cap });
+    const refused = (right: string) => code('ARK_NOT_PERMITTED', new RegExp(`not have ${right}`));
+    await assert.rejects(fake.ask(b, 'filter.set', { vnic, filters: [] }), refused('filter'));
+    const limit = { direction: 'send', bitsPerSecond: 1e6, packetsPerSecond: null } as const;
+    await assert.rejects(fake.ask(b, 'rate.set', { vnic, ...limit }), refused('rate'));
+    await assert.rejects(fake.ask(b, 'capture.stop', { vnic }), refused('capture'));
+    await fake.ask(b, 'doorbell.set', { vnic, usecs: 5, frames: 0 });
+    await fake.ask(b, 'vnic.close', { vnic });
   });
 
   test('a capability that goes while its VNIC is opened opens nothing', async () => {

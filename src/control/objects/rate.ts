@@ -187,7 +187,7 @@ export const setRate = handler(
 export const setDoorbell = handler(
   'doorbell.set',
   (plane, call, { vnic: id, queue = null, usecs, frames }) => {
-    const vnic = findVnic(plane, callerOf(call), id, 'rate');
+    const vnic = findVnic(plane, callerOf(call), id, 'doorbell');
     const queues = vnic.spec.queues ?? 1;
     if (queue !== null && queue >= queues) {
       throw new ArrakisError('ARK_BAD_ARGUMENT', `there is no queue ${queue}`, {

@@ -226,21 +226,23 @@ export function planVnic(
 }
 
 /**
- * The VNIC `id` when `domain` has it, uses it, is privileged, or has a capability with `right` for it. Throws
- * ARK_NOT_FOUND otherwise, whether or not it exists; ARK_NOT_PERMITTED when its capability lacks the right.
+ * The VNIC `id` when `domain` has it, is privileged, or has a capability with `right` for it; who uses it by a capability
+ * may close it and set its doorbells in any case. Throws ARK_NOT_FOUND otherwise, whether or not it exists;
+ * ARK_NOT_PERMITTED when its capability lacks the right.
  */
 export function findVnic(
   plane: ControlPlane,
   domain: Domain,
   id: number,
-  right: 'filter' | 'rate' | 'capture' | 'close',
+  right: 'filter' | 'rate' | 'doorbell' | 'capture' | 'close',
 ): Vnic {
   const vnic = plane.vnics.get(id);
+  const isUsers = right === 'close' || right === 'doorbell';
   const may = (one: Vnic): boolean =>
     domain.privileged ||
     one.domain === domain ||
-    one.user?.domain === domain ||
-    holdsVnic(plane, domain, one, right);
+    (isUsers && one.user?.domain === domain) ||
+    holdsVnic(plane, domain, one, right === 'doorbell' ? 'rate' : right);
   if (vnic === undefined || !may(vnic)) {
     throw new ArrakisError('ARK_NOT_FOUND', `there is no VNIC ${id} here`, {
       hint: '`arrakis ls` lists them',

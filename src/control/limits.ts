@@ -29,6 +29,12 @@ export const LIMITS = {
   /** Objects. */
   vnicsPerDomainMax: 16,
   vnicsMax: 256,
+  /**
+   * VNICs that a user may have by its capabilities, where the policy does not say, and the bytes of their packet memory:
+   * nobody can have what is everybody's.
+   */
+  vnicsPerUidMax: 64,
+  vnicBytesPerUidMax: 1024 * 1024 * 1024,
   filtersPerVnicMax: 64,
   /** Boxes of the filters of a VNIC in one direction: each costs the device a comparison per packet. */
   boxesPerVnicMax: 128,

@@ -16,7 +16,7 @@ import type { NicDevice } from '../devices/device.ts';
 import { callerOf, handler, type Outcome } from '../handler.ts';
 import { portsPath } from '../paths.ts';
 import type { ControlPlane } from '../plane.ts';
-import { requireVnicCount } from '../policy/quota.ts';
+import { requireVnicQuota } from '../policy/quota.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
 import type { Domain } from './domain.ts';
 import { withinLink } from './rate.ts';
@@ -86,7 +86,7 @@ function planNew(plane: ControlPlane, domain: Domain, spec: VnicSpec): OpenPlan 
   if (domain.privileged)
     return { domain, plan: planVnic(plane, spec, domain), authority: IMPLICIT };
   const device = requireDevice(plane, domain, spec);
-  requireVnicCount(plane, domain);
+  requireVnicQuota(plane, domain, spec);
   let authority = IMPLICIT;
   const { cap, rate } = requireRate(plane, domain, spec.device, {
     bitsPerSecond: spec.bitsPerSecond ?? null,

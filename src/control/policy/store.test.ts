@@ -8,6 +8,8 @@ import { type Client, FakePlane } from '../../../test/support/fake-plane.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { giveInitial } from '../caps/initial.ts';
 import { RIGHTS } from '../caps/rights.ts';
+import { LIMITS } from '../limits.ts';
+import { closeDomain } from '../objects/domain.ts';
 import { machineEnvironment } from './environment.ts';
 import { PolicyStore } from './store.ts';
 
@@ -172,6 +174,36 @@ test('VNICs are counted over all domains of a user', async () => {
   await assert.rejects(open(second, 19), code('ARK_LIMIT'));
   await fake.ask(one, 'vnic.close', { vnic });
   await open(second, 19);
+});
+
+test('without a number the daemon has one, and a bound for the packet memory of a user', async () => {
+  const rule = 'devices: [soft0], addresses: [10.77.0.0/24], rate: any';
+  start(`users: {1001: {${rule}}, 1002: {${rule}}}`);
+  const [one, other] = [client(), client()];
+  const { uid, gid } = one.domain;
+  const next = (): Client => {
+    const identity = { name: 'x', uid, gid, pid: 1, privileged: false, prepared: false };
+    const domain = fake.speakFor(fake.plane.addDomain(identity));
+    giveInitial(fake.plane, domain.domain);
+    return domain;
+  };
+  const large = { device: 'soft0', frames: LIMITS.framesMax, queues: 2 };
+  for (let n = 0; n < 4; n++) await fake.ask(one, 'vnic.open', { spec: large });
+  await assert.rejects(fake.ask(next(), 'vnic.open', { spec: { device: 'soft0' } }), (error) => {
+    return code('ARK_LIMIT')(error) && /packet memory/.test((error as Error).message);
+  });
+  await closeDomain(fake.plane, one.domain);
+  for (let left: number = LIMITS.vnicsPerUidMax; left > 0; left -= LIMITS.vnicsPerDomainMax) {
+    const domain = next();
+    for (let n = 0; n < LIMITS.vnicsPerDomainMax; n++) {
+      await fake.ask(domain, 'vnic.open', { spec: { device: 'soft0' } });
+    }
+  }
+  await assert.rejects(
+    fake.ask(next(), 'vnic.open', { spec: { device: 'soft0' } }),
+    code('ARK_LIMIT'),
+  );
+  await fake.ask(other, 'vnic.open', { spec: { device: 'soft0' } });
 });
 
 test('a VNIC that is kept closed is counted all the same', async () => {

@@ -10,7 +10,7 @@ export function parseCpus(text: string): number[] {
     const last = match?.[2] === undefined ? first : Number(match[2]);
     if (match === null || last < first || last >= 1024) {
       throw new ArrakisError('ARK_BAD_ARGUMENT', `"${text}" is not a list of CPUs`, {
-        hint: 'write it as 0, 0,2 or 0-3',
+        hint: 'write it as "0", "0,2" or "0-3"',
       });
     }
     for (let cpu = first; cpu <= last; cpu++) cpus.push(cpu);

@@ -61,7 +61,12 @@ const COMMANDS = [
   'metrics',
   'doctor',
   'capture',
+  'policy',
+  'cap',
+  'filter',
   'rate',
+  'name',
+  'move',
   'bench',
   'demo',
 ];
@@ -83,6 +88,12 @@ test('a wrong command line ends with 2 and says where help is', () => {
   fail(2, /there is no system "x"/, 'bench', 'echo', '--only', 'x');
   fail(2, /processor 999/, 'run', '--cpu', '999', '--', CLI.pathname);
   fail(2, /there is no file/, 'run', '--', 'nowhere.js');
+  fail(2, /there is no program \/nowhere\/program/, 'run', '--', '/nowhere/program');
+  fail(2, /it is not in PATH; here it would be \.\/nowhere/, 'run', '--', 'nowhere');
+  fail(2, /not executable[\s\S]*chmod \+x \/etc\/passwd/, 'run', '--', '/etc/passwd');
+  for (const bench of ['echo', 'ipc', 'doorbell', 'protection']) {
+    fail(2, /cannot write \/nowhere\/out/, 'bench', bench, '--json', '/nowhere/out');
+  }
   fail(2, /there is no user/, 'run', '--user', 'n0body', '--', CLI.pathname);
 });
 
@@ -102,10 +113,11 @@ test('up, a second up, ls, run, down', () => {
     assert.equal(listing.devices[0].name, 'soft0');
     fail(1, /there is no VNIC "x"/, 'capture', 'x', '-w', '/dev/null');
     fail(1, /ARK_BAD_ARGUMENT/, 'run', '--vnic', 'soft0,ip=1.2.3', '--', CLI.pathname);
-    const code = isRoot ? /ARK_NOT_FOUND/ : /ARK_NOT_PERMITTED/;
+    fail(1, /there is no domain "x"/, 'move', 'x', '0');
+    assert.match(succeed('policy', 'reload'), /0 capabilities granted/);
+    const code = isRoot ? /ARK_NOT_FOUND[\s\S]*soft0 is the software NIC/ : /ARK_NOT_PERMITTED/;
     fail(1, code, 'run', '--vnic', 'eth77,port=udp:7', '--', CLI.pathname);
     assert.equal(arrakis(['run', '--', 'sh', '-c', 'exit 7']).status, 7);
-    assert.equal(arrakis(['run', '--', '/nowhere/program']).status, 127);
     const list = ['-c', 'ls /proc/self/fd'];
     const plain = spawnSync('sh', list, { encoding: 'utf8' }).stdout.trim().split('\n');
     const inherited = succeed('run', '--', 'sh', ...list)

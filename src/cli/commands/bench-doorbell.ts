@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { benchDoorbell, DOORBELL_DEFAULTS } from '../../../bench/doorbell/run.ts';
 import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
+import { openOutput } from '../output.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 
 interface DoorbellOptions {
@@ -31,7 +32,7 @@ export function registerBenchDoorbell(bench: Command, wholeNumber: (text: string
 async function run(options: DoorbellOptions): Promise<void> {
   endAtSignals();
   // Opened first: figures of minutes are not to be lost to a wrong path.
-  const out = typeof options.json === 'string' ? fs.openSync(options.json, 'w') : null;
+  const out = typeof options.json === 'string' ? openOutput(options.json) : null;
   const { rows, missing } = await benchDoorbell({
     repetitions: options.repetitions,
     samples: options.samples,

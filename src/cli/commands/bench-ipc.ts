@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { benchIpc, IPC_DEFAULTS } from '../../../bench/ipc/run.ts';
 import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
+import { openOutput } from '../output.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 
 interface IpcOptions {
@@ -31,6 +32,8 @@ export function registerBenchIpc(bench: Command, wholeNumber: (text: string) => 
 
 async function runIpc(options: IpcOptions): Promise<void> {
   endAtSignals();
+  // Opened first: figures of minutes are not to be lost to a wrong path.
+  const out = typeof options.json === 'string' ? openOutput(options.json) : null;
   const { rows, missing } = await benchIpc({
     ...options,
     bytes: Math.max(4, options.bytes),
@@ -43,8 +46,10 @@ async function runIpc(options: IpcOptions): Promise<void> {
   }
   if (options.json === true) return printJson(rows);
   printLine(ipcTable(rows));
-  if (options.json !== undefined) {
-    fs.writeFileSync(options.json, `${JSON.stringify(rows, null, 2)}\n`);
+  if (out !== null) {
+    fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
+    fs.closeSync(out);
+    printLine(`\nrows written to ${options.json}`);
   }
 }
 

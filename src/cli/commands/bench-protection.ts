@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { endAtSignals } from '../../../bench/processes.ts';
 import { benchProtection, PROTECTION_DEFAULTS } from '../../../bench/protection/run.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
+import { openOutput } from '../output.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 
 interface ProtectionOptions {
@@ -34,7 +35,7 @@ export function registerBenchProtection(
 async function run({ json, ...options }: ProtectionOptions): Promise<void> {
   endAtSignals();
   // Opened first: figures of minutes are not to be lost to a wrong path.
-  const out = typeof json === 'string' ? fs.openSync(json, 'w') : null;
+  const out = typeof json === 'string' ? openOutput(json) : null;
   const progress = (line: string): boolean => process.stderr.write(`  ${line}\n`);
   const rows = await benchProtection({ ...options, progress });
   if (json === true) return printJson(rows);

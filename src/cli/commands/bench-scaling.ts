@@ -31,8 +31,8 @@ export function registerBenchScaling(bench: Command, wholeNumber: (text: string)
 
 async function run(options: ScalingCommand): Promise<void> {
   if ((options.flows & (options.flows - 1)) !== 0 || options.flows > 1024) {
-    throw new ArrakisError('ARK_USAGE', `--flows ${options.flows}`, {
-      hint: 'a power of two up to 1024',
+    throw new ArrakisError('ARK_USAGE', `there are no ${options.flows} flows`, {
+      hint: '--flows takes a power of two up to 1024',
     });
   }
   if (mustStage()) {

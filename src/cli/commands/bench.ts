@@ -6,6 +6,7 @@ import { benchEcho, ECHO_DEFAULTS } from '../../../bench/echo/run.ts';
 import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { ArrakisError } from '../../base/errors.ts';
+import { openOutput } from '../output.ts';
 import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 import { registerBenchDoorbell } from './bench-doorbell.ts';
@@ -64,14 +65,6 @@ async function runEcho(options: EchoOptions): Promise<void> {
     fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
     fs.closeSync(out);
     printLine(`\nrows written to ${options.json}`);
-  }
-}
-
-function openOutput(file: string): number {
-  try {
-    return fs.openSync(file, 'w');
-  } catch (error) {
-    throw new ArrakisError('ARK_USAGE', `cannot write ${file}: ${(error as Error).message}`);
   }
 }
 

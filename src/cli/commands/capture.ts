@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import type { Command } from 'commander';
 import { connect } from '../../arrakis/index.ts';
 import { ArrakisError } from '../../base/errors.ts';
+import { openOutput } from '../output.ts';
 import { findObject, takeSnapshot } from '../snapshot.ts';
 import { wholeNumber } from './bench.ts';
 
@@ -34,7 +35,7 @@ async function capture(wanted: string, options: CaptureOptions): Promise<void> {
   const domain = await connect({ name: 'arrakis-capture' });
   try {
     const vnic = findObject(await takeSnapshot(domain), wanted, ['vnic']);
-    const fd = toFile ? fs.openSync(options.write, 'w', 0o644) : 1;
+    const fd = toFile ? openOutput(options.write) : 1;
     const args = options.snaplen === undefined ? {} : { snaplen: options.snaplen };
     await domain.request('capture.start', { vnic: vnic.id, ...args }, [fd]);
     const until = options.seconds === undefined ? 'Ctrl-C ends it' : `for ${options.seconds} s`;

@@ -1,7 +1,7 @@
 /** `arrakis move`: an application to other processors, while it runs. */
 import type { Command } from 'commander';
 import { connect, parseCpus } from '../../arrakis/index.ts';
-import { ArrakisError } from '../../base/errors.ts';
+import { findObject, takeSnapshot } from '../snapshot.ts';
 import { printLine } from '../table.ts';
 
 export function registerMove(program: Command): void {
@@ -10,7 +10,7 @@ export function registerMove(program: Command): void {
     .description(
       'move a domain and its threads to other processors; it comes back to them when it is run again',
     )
-    .argument('<domain>', 'number of the domain (arrakis ls)')
+    .argument('<domain>', 'name or number of the domain (arrakis ls)')
     .argument(
       '<cpus>',
       'processors, in the order in which its threads take them, such as 1 or 0,2-3',
@@ -18,16 +18,12 @@ export function registerMove(program: Command): void {
     .action(move);
 }
 
-async function move(id: string, list: string): Promise<void> {
-  if (!/^\d{1,15}$/.test(id)) {
-    throw new ArrakisError('ARK_USAGE', `"${id}" is not the number of a domain`, {
-      hint: '`arrakis ls` lists them',
-    });
-  }
+async function move(wanted: string, list: string): Promise<void> {
   const domain = await connect({ name: 'arrakis-move' });
   try {
-    const args = { domain: Number(id), cpus: parseCpus(list) };
-    const { reply } = await domain.request('placement.move', args);
+    const cpus = parseCpus(list);
+    const { id } = findObject(await takeSnapshot(domain), wanted, ['domain']);
+    const { reply } = await domain.request('placement.move', { domain: id, cpus });
     printLine(`domain ${id} is on processors ${reply.cpus.join(',')}`);
   } finally {
     await domain.close();

@@ -1,4 +1,5 @@
 /** `arrakis policy`: is a policy file right, what does somebody get by it, and have the daemon load it again. */
+import fs from 'node:fs';
 import type { Command } from 'commander';
 import { connect } from '../../arrakis/index.ts';
 import { ArrakisError } from '../../base/errors.ts';
@@ -110,6 +111,8 @@ async function reload(options: { json?: boolean }): Promise<void> {
     for (const warning of reply.warnings) {
       printLine(formatProblem(reply.file, { ...warning, severity: 'warning' }));
     }
+    if (!fs.existsSync(reply.file))
+      printLine(`there is no ${reply.file}: nobody is given anything`);
     printLine(`${reply.file}: ${reply.granted} capabilities granted, ${reply.revoked} revoked`);
   } finally {
     await domain.close();

@@ -22,6 +22,7 @@ import { findUser, type User, unreachable } from '../users.ts';
 /** Where the program finds its control channel (libarrakis reads ARRAKIS_FD). */
 const CHANNEL_FD = 3;
 const COMMAND_NOT_FOUND = 127;
+const ANY_EXECUTE = 0o111;
 /** What Node runs. TypeScript only where Node strips the types itself (22.18 and later). */
 const SCRIPT = 'typescript' in process.features ? /\.([cm]?js|[cm]?ts)$/ : /\.[cm]?js$/;
 
@@ -56,10 +57,11 @@ const collect = (value: string, all: string[] = []): string[] => [...all, value]
 async function run(file: string, args: string[], options: RunOptions): Promise<void> {
   const user = chooseUser(options.user);
   const isScript = SCRIPT.test(file);
+  const program = programOf(file);
   if (isScript) checkScript(file, user);
+  else checkProgram(file, program);
   const coreSet = options.cpu === undefined ? null : chooseCpus(options.cpu);
   const vnics = (options.vnic ?? []).map((text) => parseVnicSpec(text));
-  const program = programOf(file);
   const name =
     options.name ??
     path
@@ -164,6 +166,21 @@ function checkScript(file: string, user: User): void {
       hint: `put the program where everybody may read it, or chmod o+rx ${wall}`,
     });
   }
+}
+
+/** `program` is where `file` was found; null when it was not. Whether `user` may execute it, the kernel says. */
+function checkProgram(file: string, program: string | null): void {
+  if (program === null) {
+    throw new ArrakisError('ARK_USAGE', `there is no program ${file}`, {
+      hint: file.includes('/') ? 'see its path' : `it is not in PATH; here it would be ./${file}`,
+    });
+  }
+  if ((fs.statSync(program).mode & ANY_EXECUTE) !== 0) return;
+  throw new ArrakisError('ARK_USAGE', `${file} is not executable`, {
+    hint: /\.[cm]?ts$/.test(file)
+      ? 'this Node does not run TypeScript: name the compiled .js'
+      : `chmod +x ${file}, or name the program that runs it`,
+  });
 }
 
 /** The program's exit code as a shell would have it. Signals that we get are passed on. */

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { formatIpv4, type Ipv4 } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
+import { formatRate } from '../../device/rate.ts';
 import type { CapKind } from './rights.ts';
 
 const uint32 = z.int().min(0).max(0xffffffff);
@@ -136,7 +137,7 @@ function rateCovers(wide: RateRange, narrow: RateRange): boolean {
   );
 }
 
-/** `udp 10.0.0.2-10.0.0.9:7-9`, `cpus 0,1`, `1000000 bit/s weight 2`, `4096 bytes`, `everything`. */
+/** `udp 10.0.0.2-10.0.0.9:7-9`, `cpus 0,1`, `1M bit/s weight 2`, `4096 bytes`, `everything`. */
 export function formatRange(range: Range): string {
   if (range === null) return 'everything';
   if ('cpus' in range) return `cpus ${range.cpus.join(',')}`;
@@ -144,8 +145,8 @@ export function formatRange(range: Range): string {
   if ('weight' in range) {
     const { bitsPerSecond, packetsPerSecond, weight } = range;
     const parts = [
-      bitsPerSecond === null ? '' : `${bitsPerSecond} bit/s`,
-      packetsPerSecond === null ? '' : `${packetsPerSecond} packets/s`,
+      bitsPerSecond === null ? '' : `${formatRate(bitsPerSecond)} bit/s`,
+      packetsPerSecond === null ? '' : `${formatRate(packetsPerSecond)} packets/s`,
       weight === null ? '' : `weight ${weight}`,
     ].filter((part) => part !== '');
     return parts.length === 0 ? 'any rate' : parts.join(' ');

@@ -175,7 +175,7 @@ test('ranges as people type them are those that they read', () => {
     ['addresses', 'tcp 10.0.0.2:80'],
     ['addresses', 'any 10.0.0.2'],
     ['cores', 'cpus 0,2'],
-    ['rate', '1000000 bit/s 50 packets/s weight 3'],
+    ['rate', '1M bit/s 50 packets/s weight 3'],
     ['rate', '50 packets/s'],
     ['rate', 'any rate'],
     ['pool', '4096 bytes'],

@@ -37,6 +37,17 @@ export const afXdpOpener =
   (name, events, inherited) =>
     new AfXdpDevice(name, aliasPrefix, events, inherited);
 
+/** Of a name that is no interface people may also have meant the device that is none. */
+function openInterface(name: string): XdpInterface {
+  try {
+    return XdpInterface.open(name);
+  } catch (error) {
+    if (!(error instanceof ArrakisError) || error.code !== 'ARK_NOT_FOUND') throw error;
+    const hint = `soft0 is the software NIC; ${error.hint}`;
+    throw new ArrakisError(error.code, error.message, { hint, cause: error });
+  }
+}
+
 interface SavedDevice {
   readonly interface: SavedInterface;
 }
@@ -69,7 +80,7 @@ class AfXdpDevice implements NicDevice {
     }
     const opened =
       inherited === undefined
-        ? XdpInterface.open(name)
+        ? openInterface(name)
         : XdpInterface.adopt(name, (inherited.state as SavedDevice).interface, inherited.fds);
     try {
       const own = listAddresses().find((entry) => entry.index === opened.index);

@@ -41,6 +41,12 @@ const filters = z
 /** What the port may send; null: the mirror of what it receives. */
 const transmit = filters.nullable().default(null);
 
+/** The scheduler charges the link bytes, several frames at once: it could not keep a limit of frames. */
+const linkLimit = limitSchema.refine(
+  ({ packetsPerSecond }) => packetsPerSecond === null,
+  'a link is limited in bits',
+);
+
 const coalescing = z.strictObject({ queue: queue.nullable(), ...coalescingSchema.shape });
 
 const request = z.discriminatedUnion('op', [
@@ -76,7 +82,7 @@ const request = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('setRate'), id, port, rate: rateSettingSchema }),
   z.strictObject({ op: z.literal('setCoalescing'), id, port, coalescing }),
   /** What all ports together may send. */
-  z.strictObject({ op: z.literal('linkRate'), id, limit: limitSchema }),
+  z.strictObject({ op: z.literal('linkRate'), id, limit: linkLimit }),
   z.strictObject({ op: z.literal('removePort'), id, port }),
   /** Carries the descriptor of a TAP interface; without one, the uplink is taken away. */
   z.strictObject({ op: z.literal('uplink'), id, mac: mac.optional() }),

@@ -214,6 +214,8 @@ describe('limits', () => {
       assert.equal(answer.code, 'ARK_BAD_ARGUMENT', JSON.stringify(wrong));
     }
     assert.equal(nic.request({ op: 'setRate', port: 9, rate }).code, 'ARK_NOT_FOUND');
+    const frames = { bitsPerSecond: null, packetsPerSecond: 100 };
+    assert.equal(nic.request({ op: 'linkRate', limit: frames }).code, 'ARK_BAD_ARGUMENT');
   });
 });
 

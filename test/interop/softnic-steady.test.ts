@@ -70,7 +70,7 @@ function pace(nic: SoftNicProcess): void {
     { op: 'setRate', port: 1, rate: { ...rate, direction: 'send', queue: 0 } },
     { op: 'setRate', port: 2, rate: { ...rate, direction: 'receive' } },
     { op: 'setCoalescing', port: 2, coalescing: { queue: null, usecs: 50, frames: 16 } },
-    { op: 'linkRate', limit: most },
+    { op: 'linkRate', limit: { ...most, packetsPerSecond: null } },
   ];
   for (const request of requests) assert.equal(nic.request(request).ok, true);
 }

@@ -103,6 +103,21 @@ test('without a daemon every command that needs one says how to start it', () =>
   }
 });
 
+test('doctor says which daemon the commands speak to, also where it is not our own', () => {
+  const socket = path.join(dir, 'elsewhere.sock');
+  fs.writeFileSync(socket, '');
+  try {
+    const { stdout } = spawnSync(process.execPath, [CLI.pathname, 'doctor'], {
+      encoding: 'utf8',
+      env: { ...process.env, ARRAKIS_DIR: dir, ARRAKIS_SOCKET: socket },
+    });
+    assert.ok(stdout.includes(`none of your own in ${dir}; commands go to ${socket}`), stdout);
+  } finally {
+    fs.rmSync(socket);
+  }
+  assert.ok(succeed('doctor').includes(`not running in ${dir}`));
+});
+
 test('up, a second up, ls, run, down', () => {
   assert.match(succeed('up', '--no-tap'), /arrakisd runs, pid \d+/);
   try {

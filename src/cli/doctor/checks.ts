@@ -7,7 +7,13 @@ import os from 'node:os';
 import path from 'node:path';
 import { connect } from '../../arrakis/index.ts';
 import { findLeftovers, keeperOf } from '../../control/leftovers.ts';
-import { logPath, pidPath, runDirectory, socketPath } from '../../control/paths.ts';
+import {
+  logPath,
+  pidPath,
+  runDirectory,
+  socketCandidates,
+  socketPath,
+} from '../../control/paths.ts';
 import { isClaimed, readPid } from '../../control/run-directory.ts';
 import { programName } from '../../ffi/bpf.ts';
 import { driverName, getTxChecksum } from '../../ffi/ethtool.ts';
@@ -125,6 +131,13 @@ function daemon(): Finding {
       detail: `was killed in ${dir}; its keeper, pid ${keeper}, holds everything for the next one, for a while`,
       fix: 'arrakis up; or give it up: arrakis doctor --fix',
     };
+  }
+  const other = socketCandidates(process.getuid!()).find(
+    (file) => file !== socketPath(dir) && fs.existsSync(file),
+  );
+  if (other !== undefined) {
+    const detail = `none of your own in ${dir}; commands go to ${other}`;
+    return { check: 'arrakisd', status: 'info', detail };
   }
   return { check: 'arrakisd', status: 'info', detail: `not running in ${dir}`, fix: 'arrakis up' };
 }

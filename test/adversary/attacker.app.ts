@@ -5,5 +5,6 @@ import { frameActs } from './attacks/frames.ts';
 import { fuzzActs } from './attacks/fuzz.ts';
 import { handleActs } from './attacks/handles.ts';
 import { memoryActs } from './attacks/memory.ts';
+import { peerActs } from './attacks/peers.ts';
 
-serveActs({ ...exhaustActs, ...fuzzActs, ...frameActs, ...handleActs, ...memoryActs });
+serveActs({ ...exhaustActs, ...fuzzActs, ...frameActs, ...handleActs, ...memoryActs, ...peerActs });

@@ -11,7 +11,7 @@ import { setAffinity } from '../../src/ffi/process.ts';
 import { sendBytes } from '../interop/af-xdp.harness.ts';
 import { udpFrame } from '../support/frames.ts';
 import { sleep, until } from '../support/until.ts';
-import { serveActs } from './actor.ts';
+import { codeOf, serveActs } from './actor.ts';
 import type { NeighbourInfo, Report } from './stage.ts';
 
 const PORT = 4242;
@@ -152,9 +152,29 @@ const region = await domain.createRegion(4096, { name: 'secret' });
 Buffer.from(region.buffer).set(secret);
 const path = `/app/neighbour-${domain.info.domain}`;
 const listener = await domain.listen(path);
+/** Why connections ended, by the domain at the other end, and how many messages came. */
+const endings = new Map<number, string>();
 void (async () => {
-  for await (const channel of listener) channel.serve((message) => message);
+  for await (const channel of listener) {
+    channel.serve((message) => message);
+    channel.on('close', (reason) => endings.set(channel.peer.domain, reason));
+  }
 })();
+
+/** The end of the connection with `domain`, when it has come. */
+async function endingWith({ domain: peer }: { domain: number }): Promise<string> {
+  await until(() => endings.has(peer), HOME_MS_MAX, 'the connection ends');
+  return endings.get(peer)!;
+}
+
+/** Connect to somebody and ask something. What came of it, and of the channel. */
+async function call({ to }: { to: string }): Promise<{ code: string; closed: boolean }> {
+  const channel = await domain.connect(to);
+  const code = await channel.request('hello', { timeoutMs: 500 }).then(() => 'ok', codeOf);
+  const { closed } = channel;
+  channel.close();
+  return { code, closed };
+}
 const capabilities = async (): Promise<number[]> =>
   (await domain.capabilities()).map(({ cap }) => cap).sort((a, b) => a - b);
 const { reply: watching } = await domain.request('name.watch', { path: '/app' });
@@ -288,6 +308,8 @@ serveActs({
   open: () => info,
   report,
   measure,
+  endingWith,
+  call,
   prosper,
   share,
   unshare,

@@ -91,25 +91,25 @@ export class Pool {
   }
 }
 
-function valueOf(schema: Schema, random: Random, pool: Pool): unknown {
+function makeValue(schema: Schema, random: Random, pool: Pool): unknown {
   if (schema.const !== undefined) return schema.const;
   if (schema.enum !== undefined) return random.pick(schema.enum);
   const branches = schema.anyOf ?? schema.oneOf;
-  if (branches !== undefined) return valueOf(random.pick(branches), random, pool);
+  if (branches !== undefined) return makeValue(random.pick(branches), random, pool);
   const type = Array.isArray(schema.type) ? random.pick(schema.type) : schema.type;
   switch (type) {
     case 'object': {
       const made: Record<string, unknown> = {};
       for (const [name, inner] of Object.entries(schema.properties ?? {})) {
         if (schema.required?.includes(name) || random.oneIn(3)) {
-          made[name] = valueOf(inner, random, pool);
+          made[name] = makeValue(inner, random, pool);
         }
       }
       return made;
     }
     case 'array':
       return Array.from({ length: random.below(4) }, () =>
-        valueOf(schema.items ?? {}, random, pool),
+        makeValue(schema.items ?? {}, random, pool),
       );
     case 'integer':
     case 'number': {
@@ -145,7 +145,7 @@ function spoil(value: Record<string, unknown>, random: Random): void {
 /** The next message, as bytes. Three in four are well formed. */
 export function nextMessage(random: Random, pool: Pool, id: number): Buffer {
   const [op, schema] = random.pick(SCHEMAS);
-  const request = { id, op, ...(valueOf(schema, random, pool) as object) };
+  const request = { id, op, ...(makeValue(schema, random, pool) as object) };
   if (op === 'hello') Object.assign(request, { protocol: 1 });
   if (random.oneIn(4)) spoil(request, random);
   const bytes = Buffer.from(JSON.stringify(request));

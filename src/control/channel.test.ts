@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { closeAll, closeFd, eventfd, openFds } from '../ffi/fd.ts';
-import { SOCK_SEQPACKET, sendMessage, socketPair } from '../ffi/unix.ts';
+import {
+  receiveMessage,
+  SCM_MAX_FD,
+  SOCK_SEQPACKET,
+  sendMessage,
+  socketPair,
+} from '../ffi/unix.ts';
 import { MessageChannel } from './channel.ts';
 import { LIMITS } from './limits.ts';
 
@@ -105,4 +111,43 @@ test('a slow reader gets everything, in order', async () => {
   );
   left.channel.close('');
   right.channel.close('');
+});
+
+test('a peer that takes no descriptors gets no more of them, and counts until it has', async () => {
+  const [a, b] = socketPair(SOCK_SEQPACKET);
+  const bell = eventfd();
+  let [closed, released] = [false, false];
+  const left = new MessageChannel(
+    a,
+    {
+      onMessage: () => {},
+      onOversized: () => {},
+      onClose: () => {
+        closed = true;
+      },
+      onReleased: () => {
+        released = true;
+      },
+    },
+    { foreign: true, fdsUnderWayMax: 4 },
+  );
+  for (let n = 0; n < 3; n++) left.send({ n }, [bell, bell]);
+  left.send({ n: 3 });
+  assert.equal(left.waiting, 2, 'in order: also what has none');
+  const buffer = Buffer.alloc(100);
+  const take = (): void => {
+    const received = receiveMessage(b, buffer, SCM_MAX_FD);
+    closeAll(received?.fds ?? []);
+  };
+  take();
+  await new Promise((resolve) => setTimeout(resolve, 5 * LIMITS.sendRetryMs));
+  assert.equal(left.waiting, 2, 'it has not read everything');
+  take();
+  await until(() => left.waiting === 0);
+  left.close('enough');
+  await until(() => closed);
+  await new Promise((resolve) => setTimeout(resolve, 2 * LIMITS.lingerMsMax));
+  assert.ok(!released);
+  closeAll([b, bell]);
+  await until(() => released);
 });

@@ -6,6 +6,8 @@
  * - The last close of a descriptor that a hostile peer chose may block for ever. What a `foreign` peer sent, or left
  *   in the socket, is closed on another thread, and none is left for the kernel to drop.
  * - `onClose` comes exactly once, from a later turn of the event loop, whoever closed.
+ * - What a foreign peer does not read stays with the kernel, its descriptors too, also when the socket is closed: there are
+ *   few of those at a time, and `onReleased` says when they are gone.
  */
 import {
   closeAll,
@@ -13,6 +15,7 @@ import {
   closeForeign,
   closeLater,
   duplicateFd,
+  isUnderWay,
   setNonBlocking,
   shutdownSocket,
 } from '../ffi/fd.ts';
@@ -32,6 +35,8 @@ export interface ChannelEvents {
   /** A message that was longer than the limit or had too many descriptors; those are closed. */
   onOversized(): void;
   onClose(reason: string): void;
+  /** After `onClose`: the peer has read, or given up, what it was sent. */
+  onReleased?(): void;
 }
 
 interface Waiting {
@@ -46,20 +51,31 @@ export class MessageChannel {
   readonly fd: number;
   readonly #events: ChannelEvents;
   readonly #foreign: boolean;
+  readonly #fdsUnderWayMax: number;
   #watch: FdWatch | null;
   #paused = false;
   #keepsAlive = true;
   #closed = false;
   readonly #waiting: Waiting[] = [];
+  /** Descriptors that were sent since the peer was last seen to have read everything. */
+  #fdsUnderWay = 0;
   #stalledMs = 0;
   #retry: NodeJS.Timeout | null = null;
 
-  /** Takes over `fd`, a connected SOCK_SEQPACKET socket. `foreign`: the peer is not to be trusted. */
-  constructor(fd: number, events: ChannelEvents, options: { foreign?: boolean } = {}) {
+  /**
+   * Takes over `fd`, a connected SOCK_SEQPACKET socket. `foreign`: the peer is not to be trusted. Beyond `fdsUnderWayMax`
+   * descriptors that it has not taken, messages with more wait until it has read everything.
+   */
+  constructor(
+    fd: number,
+    events: ChannelEvents,
+    options: { foreign?: boolean; fdsUnderWayMax?: number } = {},
+  ) {
     setNonBlocking(fd);
     this.fd = fd;
     this.#events = events;
     this.#foreign = options.foreign ?? false;
+    this.#fdsUnderWayMax = options.fdsUnderWayMax ?? Number.POSITIVE_INFINITY;
     this.#watch = new FdWatch(fd, () => this.#onReadable());
   }
 
@@ -114,21 +130,42 @@ export class MessageChannel {
     this.#watch = null;
     if (this.#retry !== null) clearInterval(this.#retry);
     for (const { fds } of this.#waiting.splice(0)) this.#drop(fds);
-    if (this.#foreign) {
-      // The keeper has a copy: the peer is to see the end now.
-      shutdownSocket(this.fd);
-      closeLater(this.fd);
-    } else closeFd(this.fd);
-    setImmediate(() => this.#events.onClose(reason));
+    // The keeper has a copy: a foreign peer is to see the end now.
+    if (this.#foreign) shutdownSocket(this.fd);
+    else closeFd(this.fd);
+    setImmediate(() => {
+      this.#events.onClose(reason);
+      if (this.#foreign) this.#release();
+    });
+  }
+
+  /** A peer that ends drops what it had a moment after we see its end. */
+  #release(pauseMs: number = LIMITS.sendRetryMs): void {
+    if (isUnderWay(this.fd)) {
+      const nextMs = Math.min(2 * pauseMs, LIMITS.lingerMsMax);
+      setTimeout(() => this.#release(nextMs), pauseMs).unref();
+      return;
+    }
+    closeLater(this.fd);
+    this.#events.onReleased?.();
   }
 
   #trySend(bytes: Buffer, fds: readonly number[]): boolean {
     try {
-      return sendMessage(this.fd, bytes, fds) >= 0;
+      if (!this.#hasRoom(fds.length) || sendMessage(this.fd, bytes, fds) < 0) return false;
+      this.#fdsUnderWay += fds.length;
+      return true;
     } catch (error) {
       this.close((error as Error).message);
       return false;
     }
+  }
+
+  /** For so many descriptors more. */
+  #hasRoom(count: number): boolean {
+    const most = this.#fdsUnderWayMax;
+    if (this.#fdsUnderWay + count > most && !isUnderWay(this.fd)) this.#fdsUnderWay = 0;
+    return count === 0 || this.#fdsUnderWay + count <= most;
   }
 
   #flush(): void {

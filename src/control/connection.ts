@@ -30,13 +30,16 @@ export class Connection implements Peer {
   #badMessages = 0;
   #helloTimer: NodeJS.Timeout | null = null;
 
-  /** Serves `fd`. With `domain` it is the channel of a prepared one; otherwise it must say hello in time. */
+  /**
+   * Serves `fd`. With `domain` it is the channel of a prepared one; otherwise it must say hello in time. `onReleased` comes
+   * when it has ended and costs nothing any more.
+   */
   constructor(
     plane: ControlPlane,
     fd: number,
     credentials: Credentials,
     domain: Domain | null,
-    onClose: (connection: Connection) => void,
+    onReleased: () => void,
   ) {
     this.#plane = plane;
     this.uid = domain?.uid ?? credentials.uid;
@@ -47,12 +50,11 @@ export class Connection implements Peer {
     const events: ChannelEvents = {
       onMessage: (text, fds, sender) => void this.#onMessage(text, fds, sender),
       onOversized: () => this.#refuseMessage(0, tooLarge()),
-      onClose: (reason) => {
-        this.#ended(reason);
-        onClose(this);
-      },
+      onClose: (reason) => this.#ended(reason),
+      onReleased,
     };
-    this.#channel = new MessageChannel(fd, events, { foreign: true });
+    const { fdsUnderWayMax } = LIMITS;
+    this.#channel = new MessageChannel(fd, events, { foreign: true, fdsUnderWayMax });
     if (domain !== null) this.adopt(domain);
     else this.#helloTimer = setTimeout(() => this.close('it said no hello'), LIMITS.helloMsMax);
   }

@@ -24,6 +24,13 @@ export const LIMITS = {
   sendQueueMax: 64,
   sendStallMsMax: 5_000,
   sendRetryMs: 5,
+  /**
+   * Descriptors on their way to one client. The kernel counts those that our user has sent and nobody has taken, and
+   * refuses all of its processes more than RLIMIT_NOFILE. And the longest pause between two looks whether those of a
+   * connection that is closed are gone.
+   */
+  fdsUnderWayMax: 128,
+  lingerMsMax: 250,
   /** Lines of the log with the same message. */
   logLinesPerSecondMax: 20,
   /** Objects. */

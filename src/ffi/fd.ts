@@ -123,6 +123,7 @@ export function closeLater(fd: number): void {
   closer.create(thread, closer.attributes, closer.start, fd);
 }
 
+const SIOCOUTQ = 0x5411;
 const FIONREAD = 0x541b;
 const SHUT_RDWR = 2;
 const ioctlCall = bind<(fd: number, request: number, argument: Uint8Array) => number>(
@@ -136,6 +137,11 @@ const unread = Buffer.alloc(4);
 /** End both directions of a socket, for every copy of the descriptor. One that is not connected any more is fine. */
 export function shutdownSocket(fd: number): void {
   shutdownCall(fd, SHUT_RDWR);
+}
+
+/** True while something that was sent on Unix socket `fd` has neither been read nor gone with the peer (unix(7)). */
+export function isUnderWay(fd: number): boolean {
+  return ioctlCall(fd, SIOCOUTQ, unread) === 0 && unread.readInt32LE(0) > 0;
 }
 
 /**

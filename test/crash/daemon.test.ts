@@ -9,7 +9,7 @@ import { ArrakisError } from '../../src/arrakis/index.ts';
 import { findLeftovers, removeLeftovers } from '../../src/control/leftovers.ts';
 import { LIMITS } from '../../src/control/limits.ts';
 import { pidPath, socketPath } from '../../src/control/paths.ts';
-import { closeAll, closeFd, eventfd } from '../../src/ffi/fd.ts';
+import { closeAll, closeFd, eventfd, POLLIN, pollOne, shutdownSocket } from '../../src/ffi/fd.ts';
 import { connectUnix, peerCredentials, SOCK_STREAM, socketPair } from '../../src/ffi/unix.ts';
 import { rootMissing } from '../support/privilege.ts';
 import { sleep, until } from '../support/until.ts';
@@ -281,18 +281,37 @@ describe('bad clients', () => {
     assert.equal(surplus.receive(), null);
     surplus.close();
     for (const client of clients) client.close();
-    await until(async () => {
-      const client = daemon.raw();
-      try {
-        return client.codeOfRequest('hello', { protocol: 1 }) === 'ok';
-      } catch {
-        return false;
-      } finally {
-        client.close();
-      }
-    }, 3000);
+    await until(() => isServed(daemon.raw()), 3000);
+  });
+
+  test('and those that are over count while their descriptors have not been taken', async () => {
+    const clients: RawClient[] = [];
+    for (let n = 0; n < LIMITS.connectionsPerUidMax; n++) clients.push(daemon.raw().hello());
+    for (const client of clients) {
+      client.send('{"id":2,"op":"region.create","bytes":1}');
+      const { cap } = client.receive()!;
+      client.send(JSON.stringify({ id: 3, op: 'region.open', cap }));
+    }
+    // The answers are there.
+    for (const { fd } of clients) assert.notEqual(pollOne(fd, POLLIN, 5000), 0);
+    for (const { fd } of clients) shutdownSocket(fd);
+    await sleep(3 * LIMITS.lingerMsMax);
+    assert.ok(!isServed(daemon.raw()));
+    for (const client of clients) client.close();
+    await until(() => isServed(daemon.raw()), 3000);
   });
 });
+
+/** Whether the daemon takes this connection, which is closed. */
+function isServed(client: RawClient): boolean {
+  try {
+    return client.codeOfRequest('hello', { protocol: 1 }) === 'ok';
+  } catch {
+    return false;
+  } finally {
+    client.close();
+  }
+}
 
 describe('users', { skip: rootMissing() }, () => {
   test("root's daemon gives another user nothing but what was prepared", async () => {

@@ -15,6 +15,7 @@ const DAEMON = fileURLToPath(new URL('../../control/main.js', import.meta.url));
 const READY_MS = 10_000;
 const DOWN_MS = 5_000;
 const LOOK_EVERY_MS = 20;
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 interface UpOptions {
   dir?: string;
@@ -71,8 +72,7 @@ async function up(options: UpOptions): Promise<void> {
   const args = daemonArguments(options);
   if (options.foreground) {
     const child = spawn(process.execPath, [DAEMON, ...args], { stdio: 'inherit' });
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.on(signal, () => child.kill(signal));
+    for (const signal of SIGNALS) process.on(signal, () => child.kill(signal));
     process.exitCode = await new Promise<number>((resolve) => {
       child.once('exit', (code) => resolve(code ?? 1));
     });
@@ -81,7 +81,7 @@ async function up(options: UpOptions): Promise<void> {
   const dir = directory(options);
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'arrakis-up-'));
   try {
-    await launch(dir, args, path.join(scratch, 'stderr'));
+    await launch(dir, args, scratch);
   } finally {
     fs.rmSync(scratch, { recursive: true });
   }
@@ -92,8 +92,12 @@ async function up(options: UpOptions): Promise<void> {
   }
 }
 
-/** Start it detached and wait until it serves. What it says before it has a log is in `stderrFile`. */
-async function launch(dir: string, args: string[], stderrFile: string): Promise<void> {
+/**
+ * Start it detached and wait until it serves. What it says before it has a log is in `scratch`. A signal to us while we
+ * wait ends it as well.
+ */
+async function launch(dir: string, args: string[], scratch: string): Promise<void> {
+  const stderrFile = path.join(scratch, 'stderr');
   const stderr = fs.openSync(stderrFile, 'w');
   const child = spawn(process.execPath, [DAEMON, '--log', ...args], {
     stdio: ['ignore', 'ignore', stderr],
@@ -104,6 +108,12 @@ async function launch(dir: string, args: string[], stderrFile: string): Promise<
   child.once('exit', () => {
     ended = true;
   });
+  const giveUp = (signal: NodeJS.Signals): void => {
+    child.kill('SIGTERM');
+    fs.rmSync(scratch, { recursive: true });
+    process.kill(process.pid, signal);
+  };
+  for (const signal of SIGNALS) process.once(signal, giveUp);
   const end = Date.now() + READY_MS;
   for (;;) {
     if (ended) throw startFailure(fs.readFileSync(stderrFile, 'utf8'));
@@ -116,6 +126,7 @@ async function launch(dir: string, args: string[], stderrFile: string): Promise<
     }
     await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
   }
+  for (const signal of SIGNALS) process.off(signal, giveUp);
   child.unref();
 }
 

@@ -14,6 +14,7 @@ import { splitLayout } from '../../src/ring/split-layout.ts';
 import { type BackendHost, VhostBackend } from '../../src/ring/vhost-backend.ts';
 import * as vu from '../../src/ring/vhost-user.ts';
 import { Random } from '../support/random.ts';
+import { until } from '../support/until.ts';
 
 const MESSAGES = 100_000;
 const RING_STATES = 100_000;
@@ -117,7 +118,7 @@ class HostileClient {
 }
 
 for (const seed of SEEDS) {
-  test(`${MESSAGES} mutated messages, seed ${seed}`, () => {
+  test(`${MESSAGES} mutated messages, seed ${seed}`, async () => {
     const random = new Random(seed);
     const host = new Host();
     const memory = memfdSealed('fuzz', REGION);
@@ -158,7 +159,8 @@ for (const seed of SEEDS) {
       assert.equal(host.kicks.size, 0);
       assert.equal(host.arena.mappedBytes, 0);
     }
-    assert.equal(openFds().length, fdsBefore, 'no descriptor is left');
+    // Sockets with something unread are closed by a thread of their own.
+    await until(() => openFds().length <= fdsBefore, 5000, 'no descriptor is left');
     assert.ok(sessions > 1000 && started > 1000, `${sessions} sessions, ${started} rings started`);
     closeFd(memory);
     closeFd(bell);

@@ -71,10 +71,11 @@ export interface CapabilitySets {
   readonly ambient: string[];
 }
 
-/** What the threads of a process have, one entry each. `process` is a pid or 'self'. */
+/** What the threads of a process have, one entry each; without those that end meanwhile. `process` is a pid or 'self'. */
 export function capabilitiesOf(process: number | 'self'): CapabilitySets[] {
-  return fs.readdirSync(`/proc/${process}/task`).map((thread) => {
-    const status = fs.readFileSync(`/proc/${process}/task/${thread}/status`, 'utf8');
+  return fs.readdirSync(`/proc/${process}/task`).flatMap((thread) => {
+    const status = statusOf(`/proc/${process}/task/${thread}`);
+    if (status === null) return [];
     const set = (name: string) =>
       namesOf(new RegExp(`^${name}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1] ?? '0');
     return {
@@ -85,6 +86,16 @@ export function capabilitiesOf(process: number | 'self'): CapabilitySets[] {
       ambient: set('CapAmb'),
     };
   });
+}
+
+function statusOf(thread: string): string | null {
+  try {
+    return fs.readFileSync(`${thread}/status`, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ESRCH') return null;
+    throw error;
+  }
 }
 
 /**

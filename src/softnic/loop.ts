@@ -4,7 +4,8 @@
  * - A turn polls every port's transmit queue and the uplink, and shows each receiver its batch once.
  * - While there is work, sockets are looked at every SOCKETS_TURNS turns. With none, the loop spins for `spinUs`,
  *   yielding its core to whoever has work; then it asks all queues for kicks, looks once more, and sleeps in epoll.
- * - What is held back by a limit, and doorbells that are coalesced, bound that sleep. Held senders are not spun for.
+ * - What is held back by a limit, and doorbells that are coalesced, bound that sleep. Held senders are not spun for, and
+ *   do not keep the loop from spinning for others: their frames would be late because somebody else sends too much.
  * - Only `NicHost.events` changes ports and memory, and never within a turn.
  */
 import { EPOLLET, EPOLLIN, EPOLLRDHUP, Epoll } from '../ffi/epoll.ts';
@@ -69,7 +70,9 @@ export function turn(host: LoopHost): number {
   if (pace.scheduler !== null) work = pace.scheduler.round(ports, pace.link, host.switch);
   else for (let i = 0; i < ports.length; i++) work += ports[i]!.poll(host.switch);
   const { uplink } = host.switch;
-  if (uplink !== null) work += uplink.poll(host.switch);
+  const came = uplink === null ? 0 : uplink.poll(host.switch);
+  if (came > 0) pace.isLively = true;
+  work += came;
   // Doorbells may be due without new frames.
   if (work > 0 || pace.isTimed) for (let i = 0; i < ports.length; i++) ports[i]!.publish();
   return work;
@@ -89,16 +92,21 @@ export function run(host: LoopHost, nowUs: () => number): void {
       continue;
     }
     idleTurns++;
-    if (idleTurns === 1) idleSinceUs = nowUs();
+    if (host.pace.isLively) {
+      host.pace.isLively = false;
+      idleSinceUs = nowUs();
+    }
     if (idleTurns % IDLE_TURNS_PER_LOOK !== 0) continue;
     look(host, 0);
-    if (((nowUs() - idleSinceUs) | 0) < host.spinUs && !host.pace.isHeld(host.ports)) {
+    if (((nowUs() - idleSinceUs) | 0) < host.spinUs && host.pace.isLinkOpen) {
       schedYield();
       continue;
     }
     if (host.pace.isTimed) host.pace.tick();
     if (armAll(host)) look(host, host.pace.sleepUs(host.ports));
     disarmAll(host);
+    // Not so long ago that the clock wraps around it.
+    idleSinceUs = (nowUs() - host.spinUs) | 0;
     idleTurns = 0;
   }
 }

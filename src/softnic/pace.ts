@@ -15,6 +15,11 @@ export class Pace {
   nowUs = 0;
   /** Whether turns need the time. */
   isTimed = false;
+  /**
+   * Somebody has sent who may send more: the next frame may come at once. Not so when all who send are held back by their
+   * limits. Set by the pairs, and by the loop for the uplink; the loop takes note and sets it back.
+   */
+  isLively = false;
   /** What all ports together may send; null: as much as this process can carry. */
   link: Pacer | null = null;
   /** Divides the link, or this process, by weight; null: the ports take turns. */
@@ -48,14 +53,6 @@ export class Pace {
 
   get isLinkOpen(): boolean {
     return this.link === null || this.link.open;
-  }
-
-  /** Whether frames wait for their time to be sent: there is nothing to spin for. */
-  isHeld(ports: readonly Port[]): boolean {
-    if (!this.isTimed) return false;
-    if (!this.isLinkOpen) return true;
-    for (let i = 0; i < ports.length; i++) if (ports[i]!.sendWaitUs() > 0) return true;
-    return false;
   }
 
   /** How long a sleep may last; -1: until something happens. */

@@ -138,6 +138,7 @@ export class QueuePair implements Sender<FrameSink> {
       bytes += Math.max(length, MIN_FRAME_BYTES);
       if (isLimited) limits.charge(Math.max(length, 0));
     }
+    if (taken > 0 && (!isLimited || limits.open)) this.#pace.isLively = true;
     this.descriptors = descriptorsMax - budget;
     this.bytes = bytes;
     this.txPackets += this.#port.txPackets - txPackets;

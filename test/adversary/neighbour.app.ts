@@ -314,6 +314,8 @@ serveActs({
   share,
   unshare,
   pin: ({ cpu }: { cpu: number }) => setAffinity([cpu]),
-  rate: ({ packetsPerSecond }: { packetsPerSecond: number | null }) =>
-    here.setRate('send', { packetsPerSecond }),
+  narrow: async (filters: { here: string[]; there: string[] }) => {
+    await here.replaceFilters(filters.here);
+    await there.replaceFilters(filters.there);
+  },
 });

@@ -3,6 +3,7 @@
 import { openPair, openSession, type QueueSession } from '../../../src/arrakis/pairs.ts';
 import type { VnicInfo } from '../../../src/control/protocol.ts';
 import { type NicQueue, NO_FRAME } from '../../../src/device/nic.ts';
+import { setAffinity } from '../../../src/ffi/process.ts';
 import { receiveAll, sendBytes } from '../../interop/af-xdp.harness.ts';
 import { sleep } from '../../support/until.ts';
 import { codeOf } from '../actor.ts';
@@ -108,4 +109,6 @@ function stillServed({ vnic }: { vnic: number }): string {
   }
 }
 
-export const frameActs = { openOwn, sendFrames, heard, askFor, flood, stopFlood, stillServed };
+const pin = ({ cpu }: { cpu: number }): void => setAffinity([cpu]);
+
+export const frameActs = { pin, openOwn, sendFrames, heard, askFor, flood, stopFlood, stillServed };

@@ -321,6 +321,8 @@ export class SoftNic implements LoopHost, BackendHost {
         if (sendMessage(this.#controlFd, this.#outbox[0]!) < 0) return;
         this.#outbox.shift();
       }
+      // This runs every few turns, and an iterator is garbage.
+      if (this.#states.size === 0) return;
       for (const [kind, message] of this.#states) {
         if (sendMessage(this.#controlFd, message) < 0) return;
         this.#states.delete(kind);

@@ -11,6 +11,9 @@ import { durationMs } from './length.ts';
 import type { Actor } from './process.ts';
 import { attackerSpec, type Neighbour, SOFTNIC, Stage, SWITCHED } from './stage.ts';
 
+/** Rounds of an attack that chance decides. */
+const FLIPS_MAX = 10;
+
 const skip = rootMissing();
 if (skip === false) isolateNetwork();
 
@@ -59,6 +62,47 @@ for (const shape of [SOFTNIC, SWITCHED]) {
           for (const [attack, { violation }] of Object.entries(BREAKING)) {
             const reason = await attacker.act<string>('breakRing', { ...specs, attack, ring });
             assert.equal(reason, STOPPED + violation, attack);
+          }
+          const { vnicsGone: now } = await stage.daemonCounters();
+          assert.equal(now! - vnicsGone!, Object.keys(BREAKING).length);
+        });
+      }
+
+      test('what is odd and harms nobody is dropped and counted, and the queue goes on', async () => {
+        await begin();
+        for (const [attack, { drops }] of Object.entries(HARMLESS)) {
+          const { txPackets, chains, ...rest } = await attacker.act<Record<string, number>>(
+            'oddRing',
+            {
+              ...specs,
+              attack,
+            },
+          );
+          const dropped = Object.values(drops).reduce((sum, n) => sum + n, 0);
+          // Nobody has the destination: a frame that went out is dropped there, and counted so.
+          const expected = { ...drops, noDestination: chains! - dropped };
+          assert.deepEqual(rest, { drops: expected, state: 'up' }, attack);
+          assert.equal(txPackets, chains! - dropped, attack);
+        }
+      });
+
+      for (const ring of ['tx', 'rx'] as const) {
+        test(`${ring}: descriptors that change while the device reads them`, async () => {
+          await begin();
+          const { vnicsGone } = await stage.daemonCounters();
+          const args = { ...specs, ring, ms: durationMs(1500) };
+          // Which of two values the device meets is chance: the attack goes on until it was caught once.
+          const reasons: Record<string, number> = {};
+          let sessions = 0;
+          for (let n = 0; n < FLIPS_MAX && (reasons[`${STOPPED}outsideMemory`] ?? 0) === 0; n++) {
+            const round = await attacker.act<{
+              sessions: number;
+              reasons: Record<string, number>;
+            }>('flipDescriptors', args);
+            sessions += round.sessions;
+            for (const [reason, count] of Object.entries(round.reasons)) {
+              reasons[reason] = (reasons[reason] ?? 0) + count;
+            }
           }
           const { vnicsGone: now } = await stage.daemonCounters();
           assert.equal(now! - vnicsGone!, Object.keys(BREAKING).length);

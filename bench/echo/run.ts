@@ -26,7 +26,7 @@ export const ECHO_DEFAULTS = {
   repetitions: 3,
   roundTrips: 20_000,
   saturateMs: 2_000,
-  window: 256,
+  window: 512,
 } as const;
 
 const CLIENT_SLACK_MS = 60_000;

@@ -1,6 +1,6 @@
 /** A link between two threads that really run at once; and what it costs in garbage. */
 import assert from 'node:assert/strict';
-import { PerformanceObserver } from 'node:perf_hooks';
+import { constants, PerformanceObserver } from 'node:perf_hooks';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { linkBytes, linkMemory } from './layout.ts';
@@ -50,7 +50,7 @@ test('another thread receives everything in order, whole, asleep or awake', asyn
   assert.ok(link.rings > 0, 'the other thread slept at least once');
 });
 
-test('a million messages make no garbage', async () => {
+test('five million messages make no garbage', async () => {
   const [ours, theirs] = makeBells();
   const memory = linkMemory(new SharedArrayBuffer(linkBytes(CAPACITY)));
   const left = new MessageLink(memory, { capacity: CAPACITY, side: 0, bells: ours });
@@ -67,15 +67,21 @@ test('a million messages make no garbage', async () => {
   };
   trips(200_000);
   const collected: unknown[] = [];
-  const observer = new PerformanceObserver((list) => collected.push(...list.getEntries()));
+  const observer = new PerformanceObserver((list) => {
+    // Only those of the young generation: V8 tidies up the old one whenever it has time.
+    const isMinor = (entry: object): boolean =>
+      (entry as { detail?: { kind?: number } }).detail?.kind ===
+      constants.NODE_PERFORMANCE_GC_MINOR;
+    collected.push(...list.getEntries().filter(isMinor));
+  });
   observer.observe({ entryTypes: ['gc'] });
   await new Promise((resolve) => setTimeout(resolve, 50));
   collected.length = 0;
-  trips(1_000_000);
+  trips(5_000_000);
   await new Promise((resolve) => setTimeout(resolve, 50));
   observer.disconnect();
   left.close();
   right.close();
-  // 24 bytes a message would be more than one collection of the young generation.
-  assert.ok(collected.length <= 1, `${collected.length} collections`);
+  // 24 bytes a message would be seven collections of a young generation of 16 MiB.
+  assert.ok(collected.length <= 2, `${collected.length} collections`);
 });

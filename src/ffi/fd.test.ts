@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
@@ -14,10 +14,18 @@ import {
   duplicateFd,
   eventfd,
   isOpen,
+  readFd,
 } from './fd.ts';
 import { memfdSealed } from './memory.ts';
 import { setsockopt } from './socket.ts';
-import { SOCK_STREAM, sendMessage, socketPair } from './unix.ts';
+import {
+  receiveMessage,
+  SOCK_SEQPACKET,
+  SOCK_STREAM,
+  sendMessage,
+  setTimeouts,
+  socketPair,
+} from './unix.ts';
 
 const SOL_SOCKET = 1;
 const SO_LINGER = 13;
@@ -127,4 +135,22 @@ test('closing later goes on without the event loop', () => {
   for (let i = 0; i < 100 && isOpen(first); i++) Atomics.wait(nap, 0, 0, 10);
   assert.equal(isOpen(first), false);
   closeFd(fd);
+});
+
+test('a child that ends does not cut short a wait for an answer', () => {
+  const buffer = Buffer.alloc(16);
+  for (const wait of [
+    (fd: number) => readFd(fd, buffer),
+    (fd: number) => receiveMessage(fd, buffer, 0)?.length,
+  ]) {
+    const [ours, theirs] = socketPair(SOCK_SEQPACKET);
+    setTimeouts(ours, 10_000);
+    spawn('sleep', ['0.1'], { stdio: 'ignore' });
+    spawn('sh', ['-c', 'sleep 0.3; printf answer >&3'], {
+      stdio: ['ignore', 'ignore', 'ignore', theirs],
+    });
+    closeFd(theirs);
+    assert.equal(wait(ours), 6);
+    closeFd(ours);
+  }
 });

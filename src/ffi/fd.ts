@@ -211,19 +211,28 @@ export function isOpen(fd: number): boolean {
 
 /** Read what is there into `buffer`: bytes read, 0 at the end, -1 when the call would block. */
 export function readFd(fd: number, buffer: Uint8Array, length = buffer.length): number {
-  return wouldBlock(readBuffer(fd, buffer, length), 'read', fd);
+  for (;;) {
+    const result = readBuffer(fd, buffer, length);
+    if (result >= 0 || !wasInterrupted('read', fd)) return result;
+  }
 }
 
 /** Write `buffer`: bytes written, -1 when the call would block. */
 export function writeFd(fd: number, buffer: Uint8Array, length = buffer.length): number {
-  return wouldBlock(writeBuffer(fd, buffer, length), 'write', fd);
+  for (;;) {
+    const result = writeBuffer(fd, buffer, length);
+    if (result >= 0 || !wasInterrupted('write', fd)) return result;
+  }
 }
 
-function wouldBlock(result: number, call: string, fd: number): number {
-  if (result >= 0) return result;
+/**
+ * A socket with a timeout is interrupted by every signal that has a handler, also one with SA_RESTART (signal(7)), such
+ * as the SIGCHLD of a child that ends: that is neither data nor the end of the timeout, and the wait begins again.
+ */
+function wasInterrupted(call: string, fd: number): boolean {
   const code = errno();
-  if (code === EAGAIN || code === EINTR) return -1;
-  throw new SystemError(call, errnoName(), [fd]);
+  if (code !== EAGAIN && code !== EINTR) throw new SystemError(call, errnoName(), [fd]);
+  return code === EINTR;
 }
 
 /** A new eventfd, close-on-exec and non-blocking. */

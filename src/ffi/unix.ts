@@ -218,11 +218,12 @@ export function sendMessage(fd: number, data: Uint8Array, fds: readonly number[]
     for (let i = 0; i < fds.length; i++) control.writeInt32LE(fds[i]!, CMSG_HEADER + 4 * i);
   }
   const { header, keep } = msghdr(bytes, data.length, control);
-  const sent = sendmsg(fd, header, MSG_NOSIGNAL);
+  let sent: number;
+  do sent = sendmsg(fd, header, MSG_NOSIGNAL);
+  while (sent < 0 && errno() === EINTR);
   keepAlive(keep, control, bytes);
   if (sent < 0) {
-    const code = errno();
-    if (code === EAGAIN || code === EINTR) return -1;
+    if (errno() === EAGAIN) return -1;
     throw new SystemError('sendmsg', errnoName(), [
       fd,
       `${data.length} bytes`,
@@ -239,11 +240,12 @@ export function sendMessage(fd: number, data: Uint8Array, fds: readonly number[]
 export function receiveMessage(fd: number, buffer: Buffer, fdsMax: number): Received | null {
   const control = Buffer.alloc(align8(CMSG_HEADER + 4 * fdsMax) + align8(CMSG_HEADER + 12));
   const { header, keep } = msghdr(buffer, buffer.length, control);
-  const length = recvmsg(fd, header, MSG_CMSG_CLOEXEC);
+  let length: number;
+  do length = recvmsg(fd, header, MSG_CMSG_CLOEXEC);
+  while (length < 0 && errno() === EINTR);
   keepAlive(keep, control, buffer);
   if (length < 0) {
-    const code = errno();
-    if (code === EAGAIN || code === EINTR) return null;
+    if (errno() === EAGAIN) return null;
     throw new SystemError('recvmsg', errnoName(), [fd]);
   }
   const flags = header.readInt32LE(48);

@@ -98,6 +98,14 @@ class LoopQueue implements NicQueue {
   free(frame: number): void {
     this.#pool.free(frame);
   }
+
+  retain(frame: number): void {
+    this.#pool.retain(frame);
+  }
+
+  isShared(frame: number): boolean {
+    return this.#pool.isShared(frame);
+  }
   arm(): boolean {
     return false;
   }

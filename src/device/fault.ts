@@ -85,6 +85,8 @@ class FaultyLink {
   readonly faulty: boolean;
   readonly #rates: Required<FaultRates>;
   readonly #random: () => number;
+  /** The frame that `damage` was last given, or the copy that it damaged instead. */
+  frame = NO_FRAME;
   readonly #queue: NicQueue;
 
   constructor(queue: NicQueue, random: () => number, rates: FaultRates) {
@@ -101,18 +103,33 @@ class FaultyLink {
     return true;
   }
 
-  /** Damage the bytes of a frame; its length afterwards. */
+  /**
+   * Damage the bytes of a frame; its length afterwards. A frame that its sender retained stays whole: a copy takes its
+   * place, which is then `frame`, unless the pool has none.
+   */
   damage(frame: number, length: number): number {
     let left = length;
+    this.frame = frame;
     if (length > FRAME_LENGTH_MIN && this.#happens(this.#rates.truncate)) {
       left = FRAME_LENGTH_MIN + this.#below(length - FRAME_LENGTH_MIN);
       this.counters.truncated++;
     }
-    if (this.#happens(this.#rates.corrupt)) {
-      this.#queue.memory.u8[frame + this.#below(left)]! ^= 1 << this.#below(8);
+    if (this.#happens(this.#rates.corrupt) && this.#makeOwn(frame, left)) {
+      this.#queue.memory.u8[this.frame + this.#below(left)]! ^= 1 << this.#below(8);
       this.counters.corrupted++;
     }
     return left;
+  }
+
+  #makeOwn(frame: number, length: number): boolean {
+    const queue = this.#queue;
+    if (!queue.isShared(frame)) return true;
+    const copy = queue.alloc();
+    if (copy === NO_FRAME) return false;
+    queue.memory.u8.copyWithin(copy, frame, frame + length);
+    queue.free(frame);
+    this.frame = copy;
+    return true;
   }
 
   /** Hold a copy back, if a frame is free for it. True when one was made. */
@@ -218,9 +235,9 @@ export class FaultQueue extends WrappedNic {
         this.#lost.push(frame, length);
       } else {
         const left = link.damage(frame, length);
-        if (link.reorder(frame, left)) continue;
-        if (link.duplicate(frame, left)) this.#extra++;
-        this.#stage.push(frame, left);
+        if (link.reorder(link.frame, left)) continue;
+        if (link.duplicate(link.frame, left)) this.#extra++;
+        this.#stage.push(link.frame, left);
       }
     }
     this.#release(heldCount);

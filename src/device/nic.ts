@@ -38,8 +38,15 @@ export interface NicQueue {
 
   /** A free frame with `headroom` bytes before it, or NO_FRAME. The caller owns it. */
   alloc(): number;
-  /** Give a frame back to the pool. */
+  /** Give a frame, or one reference of several, back to the pool. */
   free(frame: number): void;
+  /**
+   * One more reference to a frame that the caller owns; each takes a `free`. `txBatch` takes one: whoever retains a
+   * frame before it is sent still has it after `reclaim`, to send it again. It must not be written while `isShared`.
+   */
+  retain(frame: number): void;
+  /** True while somebody else has a reference, such as the device that sends it. */
+  isShared(frame: number): boolean;
   /** Frames that `alloc` could give now: those in the pool, without the ones that the device holds to receive into. */
   readonly framesAvailable: number;
 

@@ -210,6 +210,14 @@ export class PipeQueue implements NicQueue {
     this.#pool.free(frame);
   }
 
+  retain(frame: number): void {
+    this.#pool.retain(frame);
+  }
+
+  isShared(frame: number): boolean {
+    return this.#pool.isShared(frame);
+  }
+
   arm(): boolean {
     if (this.#state !== NIC_STATE.up || this.#received.used > 0) return false;
     this.#armed = true;

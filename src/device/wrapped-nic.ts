@@ -43,6 +43,14 @@ export class WrappedNic implements NicQueue {
     this.inner.free(frame);
   }
 
+  retain(frame: number): void {
+    this.inner.retain(frame);
+  }
+
+  isShared(frame: number): boolean {
+    return this.inner.isShared(frame);
+  }
+
   get framesAvailable(): number {
     return this.inner.framesAvailable;
   }

@@ -1,6 +1,7 @@
 /**
  * The free frames of one region: a stack of handles in a typed array, so the warmest buffer is used first.
- * One thread owns a pool. A double free or a foreign handle is a defect of the caller and asserted.
+ * A frame that is out has as many references as it has users; with the last one it comes back.
+ * One thread owns a pool. A free too many or a foreign handle is a defect of the caller and asserted.
  */
 import { assert } from '../base/assert.ts';
 import { type FrameMemory, NO_FRAME } from './frame-memory.ts';
@@ -9,8 +10,8 @@ export class FramePool {
   readonly #memory: FrameMemory;
   readonly #firstByte: number;
   readonly #stack: Uint32Array;
-  /** 1 for a frame that is in the pool. */
-  readonly #isFree: Uint8Array;
+  /** References to each frame; 0 when it is in the pool. */
+  readonly #references: Uint8Array;
   readonly #frameSizeLog2: number;
   #depth = 0;
 
@@ -24,7 +25,7 @@ export class FramePool {
     const end = firstByte + memory.frameCount * memory.frameSize;
     assert(end <= 2 ** 31, 'offsets of frames stay positive under bit operations');
     this.#stack = new Uint32Array(memory.frameCount);
-    this.#isFree = new Uint8Array(memory.frameCount);
+    this.#references = new Uint8Array(memory.frameCount).fill(1);
     for (let i = memory.frameCount - 1; i >= 0; i--) {
       this.free(firstByte + i * memory.frameSize + memory.headroom);
     }
@@ -35,28 +36,46 @@ export class FramePool {
     return this.#depth;
   }
 
-  /** A frame that starts `headroom` bytes into its buffer, or NO_FRAME. The caller owns it. */
+  /** A frame that starts `headroom` bytes into its buffer, or NO_FRAME. The caller has its one reference. */
   alloc(): number {
     if (this.#depth === 0) return NO_FRAME;
     const index = this.#stack[--this.#depth]!;
-    this.#isFree[index] = 0;
+    this.#references[index] = 1;
     return this.#firstByte + (index << this.#frameSizeLog2) + this.#memory.headroom;
   }
 
-  /** Give back a frame under any handle within its buffer. */
+  /** Give back one reference, under any handle within the frame's buffer. */
   free(frame: number): void {
+    const index = this.#indexOf(frame);
+    const left = this.#references[index]! - 1;
+    this.#references[index] = left;
+    if (left === 0) this.#stack[this.#depth++] = index;
+  }
+
+  /** One more reference to a frame that is out: it takes one more `free`. At most 255 of them. */
+  retain(frame: number): void {
+    const index = this.#indexOf(frame);
+    assert(this.#references[index]! < 255, 'a frame has few users');
+    this.#references[index]!++;
+  }
+
+  /** True while a frame that is out has more than one reference. */
+  isShared(frame: number): boolean {
+    return this.#references[this.#indexOf(frame)]! > 1;
+  }
+
+  #indexOf(frame: number): number {
     const index = (frame - this.#firstByte) >>> this.#frameSizeLog2;
-    assert(index < this.#memory.frameCount, 'freed frame is of this pool');
-    assert(this.#isFree[index] === 0, 'frame freed once');
-    this.#isFree[index] = 1;
-    this.#stack[this.#depth++] = index;
+    assert(index < this.#memory.frameCount, 'a frame is of this pool');
+    assert(this.#references[index] !== 0, 'a frame is out');
+    return index;
   }
 
   /** True when `handle` lies in a buffer of this pool that is not free: what a device hands back is checked so. */
   owns(handle: number): boolean {
     const index = (handle - this.#firstByte) >>> this.#frameSizeLog2;
     return (
-      handle >= this.#firstByte && index < this.#memory.frameCount && this.#isFree[index] === 0
+      handle >= this.#firstByte && index < this.#memory.frameCount && this.#references[index] !== 0
     );
   }
 }

@@ -68,6 +68,7 @@ type Case = (context: Context) => Promise<string | undefined>;
 
 const CASES: readonly [string, Case][] = [
   ['one frame each way', oneFrame],
+  ['a retained frame is sent, comes back, and is sent again', retained],
   ['content is intact at every length', everyLength],
   ['order is kept', inOrder],
   ['a frame may start anywhere in its buffer', movedStart],
@@ -91,6 +92,30 @@ async function oneFrame({ h }: Context): Promise<undefined> {
     assert.equal(sender.txPackets, before.sent + 1, 'txPackets counts it');
     assert.equal(sender.txBytes, before.bytes + 100, 'txBytes counts it');
     assert.ok(receiver.rxPackets > before.got, 'rxPackets counts it');
+  }
+}
+
+async function retained({ h }: Context): Promise<undefined> {
+  for (const from of SIDES) {
+    const queue = h.queue(from);
+    const to = other(from);
+    const sequence = h.nextSequence();
+    const frame = h.make(from, LENGTH_MIN, sequence);
+    assert.equal(queue.isShared(frame), false);
+    for (let round = 0; round < 3; round++) {
+      queue.retain(frame);
+      assert.equal(queue.isShared(frame), true);
+      const arrivals: Arrival[] = [];
+      let taken = 0;
+      await h.until('it arrives and comes back', () => {
+        if (taken === 0) taken = h.offer(from, [frame], [LENGTH_MIN]);
+        h.receive(to, arrivals);
+        return arrivals.length > 0 && !queue.isShared(frame);
+      });
+      const expected = { sequence, bytes: h.expected(LENGTH_MIN, from, sequence) };
+      assert.deepEqual(arrivals, [expected]);
+    }
+    queue.free(frame);
   }
 }
 

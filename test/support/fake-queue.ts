@@ -103,6 +103,14 @@ export class FakeQueue implements NicQueue {
     this.#pool.free(frame);
   }
 
+  retain(frame: number): void {
+    this.#pool.retain(frame);
+  }
+
+  isShared(frame: number): boolean {
+    return this.#pool.isShared(frame);
+  }
+
   arm(): boolean {
     return this.#received.length === 0;
   }

@@ -266,6 +266,14 @@ export class AfXdpQueue implements NicQueue {
     this.#pool.free(frame);
   }
 
+  retain(frame: number): void {
+    this.#pool.retain(frame);
+  }
+
+  isShared(frame: number): boolean {
+    return this.#pool.isShared(frame);
+  }
+
   arm(): boolean {
     if (this.#state !== NIC_STATE.up) return false;
     if (this.#owed > 0) this.#refill();

@@ -190,6 +190,14 @@ export class VirtioQueue implements NicQueue {
     this.#pool.free(frame);
   }
 
+  retain(frame: number): void {
+    this.#pool.retain(frame);
+  }
+
+  isShared(frame: number): boolean {
+    return this.#pool.isShared(frame);
+  }
+
   arm(): boolean {
     this.checkDevice();
     if (this.#state !== NIC_STATE.up) return false;

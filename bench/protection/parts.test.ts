@@ -8,6 +8,7 @@ import { SOCK_STREAM, sendMessage, socketPair } from '../../src/ffi/unix.ts';
 import { NET_HEADER_LEN, splitLayout } from '../../src/ring/split-layout.ts';
 import * as vu from '../../src/ring/vhost-user.ts';
 import { FilterSet } from '../../src/softnic/match.ts';
+import { Staging } from '../../src/softnic/offload.ts';
 import { Pace } from '../../src/softnic/pace.ts';
 import { Port } from '../../src/softnic/port.ts';
 import { PARTS_WITHOUT, type PartsName } from './parts.ts';
@@ -23,7 +24,7 @@ const FEATURES = 0x1_6000_0000n;
 const layouts = [splitLayout(0, RING_SIZE), splitLayout(1 << 16, RING_SIZE)];
 
 const arena = new Arena();
-const staging = arena.mapPrivate(1 << 17);
+const staging = new Staging(arena);
 let port: Port;
 let memory: Mapping;
 let client: number;
@@ -96,7 +97,7 @@ const SHARING: readonly PartsName[] = ['private copy', 'everything'];
 
 describe('a device without', () => {
   beforeEach(() => {
-    arena.u8.fill(0, staging, staging + FRAME_LEN);
+    arena.u8.fill(0, staging.at, staging.at + FRAME_LEN);
   });
 
   afterEach(() => {

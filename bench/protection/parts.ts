@@ -10,6 +10,7 @@ import {
 } from '../../src/ring/split-device.ts';
 import { DESC_F_WRITE, NET_HEADER_LEN, needsEvent } from '../../src/ring/split-layout.ts';
 import { FilterSet, FrameFields } from '../../src/softnic/match.ts';
+import type { FrameWindow, Offload, Staging } from '../../src/softnic/offload.ts';
 import type { Pace } from '../../src/softnic/pace.ts';
 import { QueuePair } from '../../src/softnic/pair.ts';
 import { NIC_PARTS, type NicParts } from '../../src/softnic/parts.ts';
@@ -116,7 +117,7 @@ export class TrustingRing extends SplitDevice {
 export class SharingPair extends QueuePair {
   readonly #port: Port;
 
-  constructor(port: Port, index: number, arena: Arena, staging: number, pace: Pace) {
+  constructor(port: Port, index: number, arena: Arena, staging: Staging, pace: Pace) {
     super(port, index, arena, staging, pace);
     this.#port = port;
   }
@@ -125,16 +126,15 @@ export class SharingPair extends QueuePair {
     // Bounds as in the class above; frames of several pieces are not what this benchmark sends.
     const length = total - NET_HEADER_LEN;
     if (length < 14 || length > this.#port.frameLengthMax || tx.segmentCount !== 1) return;
-    sink.fromPort(this.#port, tx.segmentAt[0]! + NET_HEADER_LEN, length);
+    sink.fromPort(this.#port, tx.segmentAt[0]! + NET_HEADER_LEN, length, this.offload);
   }
 }
 
-/** Reads frames anywhere in the memory of all. */
-class SharingSwitch extends Switch {
-  constructor(arena: Arena) {
-    super(arena, 0, ARENA_BYTES);
-  }
-}
+/** Frames are read anywhere in the memory of all. */
+const everywhere = (arena: Arena): FrameWindow => ({
+  base: 0,
+  view: new DataView(arena.u8.buffer, 0, ARENA_BYTES),
+});
 
 /** A VNIC sends as whom it likes. */
 class SpoofingFilters extends FilterSet {
@@ -152,32 +152,24 @@ class PromiscuousFilters extends FilterSet {
 
 /** A wire with addresses: of a frame for one port it reads the destination's MAC address, and nothing else. */
 class AddressSwitch extends Switch {
-  readonly #view: DataView;
-  readonly #start: number;
+  readonly #window: FrameWindow;
   readonly #unread = new FrameFields();
 
-  constructor(arena: Arena, staging: number, stagingLength: number) {
-    super(arena, staging, stagingLength);
-    this.#view = new DataView(arena.u8.buffer, staging, stagingLength);
-    this.#start = staging;
+  constructor(window: FrameWindow) {
+    super(window);
+    this.#window = window;
   }
 
-  override fromPort(port: Port, at: number, length: number): void {
-    const view = this.#view;
-    const to = this.find(view.getUint16(at - this.#start), view.getUint32(at - this.#start + 2));
+  override fromPort(port: Port, at: number, length: number, offload: Offload): void {
+    const { view, base } = this.#window;
+    const to = this.find(view.getUint16(at - base), view.getUint32(at - base + 2));
     if (to === null) {
-      super.fromPort(port, at, length);
+      super.fromPort(port, at, length, offload);
       return;
     }
     port.txPackets++;
     port.txBytes += length;
-    to.deliver(at, length, this.#unread);
-  }
-}
-
-class SharingAddressSwitch extends AddressSwitch {
-  constructor(arena: Arena) {
-    super(arena, 0, ARENA_BYTES);
+    to.deliver(at, length, this.#unread, offload);
   }
 }
 
@@ -185,11 +177,17 @@ class SharingAddressSwitch extends AddressSwitch {
 export const PARTS_WITHOUT = {
   nothing: NIC_PARTS,
   'descriptor checks': { ...NIC_PARTS, Ring: TrustingRing },
-  'private copy': { ...NIC_PARTS, Pair: SharingPair, Switch: SharingSwitch },
+  'private copy': { ...NIC_PARTS, Pair: SharingPair, window: everywhere },
   'send check': { ...NIC_PARTS, Filters: SpoofingFilters },
   'receive filter': { ...NIC_PARTS, Filters: PromiscuousFilters },
   'reading headers': { ...NIC_PARTS, Switch: AddressSwitch },
-  everything: { ...NIC_PARTS, Ring: TrustingRing, Pair: SharingPair, Switch: SharingAddressSwitch },
+  everything: {
+    ...NIC_PARTS,
+    Ring: TrustingRing,
+    Pair: SharingPair,
+    Switch: AddressSwitch,
+    window: everywhere,
+  },
 } as const satisfies Record<string, NicParts>;
 
 export type PartsName = keyof typeof PARTS_WITHOUT;

@@ -23,6 +23,8 @@ export const DROP_REASONS = [
   'noDestination',
   /** For a VNIC, but none of its filters matched. */
   'filterMiss',
+  /** Sent with an offload that its headers do not allow. */
+  'badOffload',
   /** The receiver had no buffer. */
   'noBuffer',
   /** Beyond the limit that is set for the VNIC. */

@@ -10,7 +10,7 @@ export const ioctl = bind<(fd: number, request: number, argument: Uint8Array) =>
 );
 
 export const IFNAMSIZ = 16;
-const IFREQ_BYTES = 40;
+export const IFREQ_BYTES = 40;
 
 /** Offset of the union behind the name in `struct ifreq`. */
 export const IFREQ_DATA = IFNAMSIZ;

@@ -2,13 +2,17 @@
 import fs from 'node:fs';
 import { ArrakisError, SystemError } from '../base/errors.ts';
 import { closeFd } from './fd.ts';
-import { IFNAMSIZ, IFREQ_DATA, ifreq, ioctl } from './ioctl.ts';
+import { IFNAMSIZ, IFREQ_BYTES, IFREQ_DATA, ifreq, ioctl } from './ioctl.ts';
 import { bind, errnoName } from './libc.ts';
 
 const PATH = '/dev/net/tun';
 const TUNSETIFF = 0x400454ca;
 const TUNSETPERSIST = 0x400454cb;
 const TUNSETVNETHDRSZ = 0x400454d8;
+const TUNGETIFF = 0x800454d2;
+const TUNSETOFFLOAD = 0x400454d0;
+/** Checksums, and TCP of both families up to 64 KiB, cross unfinished (linux/if_tun.h, TUN_F_*). */
+const TUN_F_CSUM_TSO = 1 | 2 | 4;
 const IFF_TAP = 0x0002;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
@@ -35,7 +39,7 @@ export interface TapOptions {
   name: string;
   /** Keep the interface when `fd` is closed. When absent or false, one that is persistent already stays so. */
   persistent?: boolean;
-  /** Put a virtio_net_hdr of 12 bytes before every frame. False when absent. */
+  /** Put a virtio_net_hdr of 12 bytes before every frame, and have the kernel leave checksums and TCP's cutting to us. */
   vnetHeader?: boolean;
 }
 
@@ -68,6 +72,17 @@ function setVnetHeaderBytes(fd: number, name: string): void {
   if (ioctl(fd, TUNSETVNETHDRSZ, size) < 0) {
     throw new SystemError('ioctl', errnoName(), ['TUNSETVNETHDRSZ', name]);
   }
+  if (ioctlValue(fd, TUNSETOFFLOAD, TUN_F_CSUM_TSO) < 0) {
+    throw new SystemError('ioctl', errnoName(), ['TUNSETOFFLOAD', name]);
+  }
+}
+
+/** Bytes of virtio_net_hdr that stand before a frame of `fd`; 0 also for what is no TAP. */
+export function tapVnetHeaderBytes(fd: number): number {
+  const request = Buffer.alloc(IFREQ_BYTES);
+  if (ioctl(fd, TUNGETIFF, request) < 0) return 0;
+  const hasHeader = (request.readUInt16LE(IFREQ_DATA) & IFF_VNET_HDR) !== 0;
+  return hasHeader ? VNET_HEADER_BYTES : 0;
 }
 
 function openDevice(): number {

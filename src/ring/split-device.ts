@@ -5,7 +5,8 @@
  * - Every field of the driver's is read once into a local, checked, then used. What is checked is never read again.
  * - An address is trusted only as the arena offset that `GuestMemory.translate` made of it.
  * - A violation is a negative code. The queue then stays broken: every call returns it, and nothing more is written.
- * - Chains are completed in the order in which they were taken. One thread owns the object.
+ * - Chains are completed in the order in which they were taken, several at a time where one frame fills several. One
+ *   thread owns the object.
  *
  *        used        next       avail
  *   ------|-----------|-----------|------>     completed < `used` <= taken < `next` <= made available
@@ -206,7 +207,7 @@ export class SplitDevice {
 
   /**
    * Take the next chain. The caller has seen that one is ready. Total bytes of its segments, or a violation. The
-   * chain is to be ended by `complete`, or put back by `untake`, before the next is taken.
+   * chain is to be ended by `complete` or put back by `untake` before the next is taken, or later by its `head`.
    */
   take(): number {
     if (this.#violation !== 0) return this.#violation;
@@ -266,16 +267,31 @@ export class SplitDevice {
 
   /** Put the chain that was just taken back: it will be taken again. */
   untake(): void {
-    assert(this.#next !== this.#used, 'a chain is out');
-    this.#next = (this.#next - 1) & 0xffff;
+    this.rewind(1);
+  }
+
+  /** Put the last `count` chains back, which were taken and not ended. */
+  rewind(count: number): void {
+    assert(((this.#next - this.#used) & 0xffff) >= count, 'so many chains are out');
+    this.#next = (this.#next - count) & 0xffff;
+  }
+
+  /** The chain that was just taken, for `completeHead`: whoever takes several before ending them keeps it. */
+  get head(): number {
+    return this.#head;
   }
 
   /** End the chain that was just taken, with `written` bytes written into it. Seen by the driver after `publish`. */
   complete(written: number): void {
+    this.completeHead(this.#head, written);
+  }
+
+  /** The same for a chain that was taken before, in the order of taking. */
+  completeHead(head: number, written: number): void {
     assert(this.#next !== this.#used, 'a chain is out');
     const { u32 } = this.#arena;
     const at = this.#used32 + 1 + (this.#used & this.#mask) * 2;
-    u32[at] = this.#head;
+    u32[at] = head;
     u32[at + 1] = written;
     this.#used = (this.#used + 1) & 0xffff;
   }

@@ -49,8 +49,14 @@ export const REQ = {
 
 /** Feature bits, as bit numbers: virtio 1.2 sections 5.1.3, 5.2.3 and 6, and the vhost-user bit 30. */
 export const FEATURE = {
+  VIRTIO_NET_F_CSUM: 0,
+  VIRTIO_NET_F_GUEST_CSUM: 1,
   VIRTIO_NET_F_MTU: 3,
   VIRTIO_NET_F_MAC: 5,
+  VIRTIO_NET_F_GUEST_TSO4: 7,
+  VIRTIO_NET_F_GUEST_TSO6: 8,
+  VIRTIO_NET_F_HOST_TSO4: 11,
+  VIRTIO_NET_F_HOST_TSO6: 12,
   VIRTIO_NET_F_MRG_RXBUF: 15,
   VIRTIO_NET_F_STATUS: 16,
   VIRTIO_NET_F_MQ: 22,

@@ -42,6 +42,8 @@ export class FrameFields {
   /** Of UDP and TCP; -1, both, where there are none: other protocols, and fragments after the first. */
   srcPort = 0;
   dstPort = 0;
+  /** Where the header of UDP or TCP begins in the frame; 0 in a fragment, and for everything else. */
+  transportAt = 0;
   /** IPv4 flags and fragment offset, of UDP and TCP. */
   fragment = 0;
   /** ARP: hardware address of the sender. */
@@ -55,6 +57,7 @@ export class FrameFields {
     this.dstLo = view.getUint32(at + 2);
     this.srcHi = view.getUint16(at + 6);
     this.srcLo = view.getUint32(at + 8);
+    this.transportAt = 0;
     const type = view.getUint16(at + ETHERTYPE);
     if (type === ETHERTYPE_IPV4) return this.#parseIpv4(view, at + IPV4, length - IPV4);
     if (type === ETHERTYPE_ARP) return this.#parseArp(view, at + ARP, length - ARP);
@@ -86,6 +89,7 @@ export class FrameFields {
     this.fragment = view.getUint16(at + 6);
     if ((this.fragment & FRAGMENT_OFFSET_MASK) !== 0) return 0;
     if (totalLength < headerLength + 4) return refused(DROP.truncated);
+    if ((this.fragment & FRAGMENT_MASK) === 0) this.transportAt = IPV4 + headerLength;
     this.srcPort = view.getUint16(at + headerLength);
     this.dstPort = view.getUint16(at + headerLength + 2);
     return 0;

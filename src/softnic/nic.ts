@@ -28,15 +28,13 @@ import {
   type SetCoalescing,
 } from './control.ts';
 import { type LoopHost, Watches } from './loop.ts';
+import { Staging } from './offload.ts';
 import { Pace } from './pace.ts';
 import { NIC_PARTS, type NicParts } from './parts.ts';
 import { Port } from './port.ts';
 import { PORTS_MAX, type Switch } from './switch.ts';
 import { Uplink } from './uplink.ts';
 
-/** One frame of any size, with the place that keeps its alignment. */
-const STAGING_LEN = 128 * 1024;
-const FRAME_LEN_MAX = 65_535;
 const FDS_MAX = 4;
 const REQUESTS_MAX = 16;
 /** Answers that wait for a control plane that does not read. More than this and it is taken for dead. */
@@ -53,7 +51,7 @@ export class SoftNic implements LoopHost, BackendHost {
   spinUs = SPIN_US_DEFAULT;
   readonly #parts: NicParts;
   readonly #controlFd: number;
-  readonly #staging: number;
+  readonly #staging: Staging;
   readonly #request = Buffer.alloc(MESSAGE_LEN_MAX);
   readonly #outbox: Buffer[] = [];
   /** Events that wait, the last of its kind of each port: a client can bring them about as often as it likes. */
@@ -65,8 +63,8 @@ export class SoftNic implements LoopHost, BackendHost {
     setNonBlocking(controlFd);
     this.#parts = parts;
     this.#controlFd = controlFd;
-    this.#staging = this.arena.mapPrivate(STAGING_LEN);
-    this.switch = new parts.Switch(this.arena, this.#staging, STAGING_LEN);
+    this.#staging = new Staging(this.arena);
+    this.switch = new parts.Switch(parts.window(this.arena, this.#staging));
     this.watches.add(controlFd, () => this.#onControl());
   }
 
@@ -280,7 +278,7 @@ export class SoftNic implements LoopHost, BackendHost {
     }
     const fd = fds.shift();
     if (fd === undefined) return;
-    const uplink = new Uplink(this.arena, this.#staging, FRAME_LEN_MAX, fd, mac);
+    const uplink = new Uplink(this.arena, this.#staging, fd, mac);
     try {
       this.watches.add(fd, () => {
         uplink.readable = true;

@@ -10,6 +10,7 @@ import { SOCK_STREAM, sendMessage, socketPair } from '../ffi/unix.ts';
 import { splitLayout } from '../ring/split-layout.ts';
 import * as vu from '../ring/vhost-user.ts';
 import { FilterSet } from './match.ts';
+import { Staging } from './offload.ts';
 import { Pace } from './pace.ts';
 import { Port } from './port.ts';
 
@@ -23,7 +24,7 @@ const CHAIN = 512;
 const BUFFERS = 1 << 19;
 
 const arena = new Arena();
-const staging = arena.mapPrivate(1 << 17);
+const staging = new Staging(arena);
 const layouts = Array.from({ length: QUEUES }, (_, i) => splitLayout(i << 15, RING_SIZE));
 let nowUs = 0;
 const pace = new Pace(() => nowUs);

@@ -12,25 +12,32 @@ import { type Coalescing, NOT_COALESCED } from '../device/coalescing.ts';
 import { DROP } from '../device/drops.ts';
 import type { Arena } from '../ffi/arena.ts';
 import { signalPeer } from '../ffi/peer-eventfd.ts';
+import { GSO_TCPV4, GSO_TCPV6, NetHeader } from '../ring/net-header.ts';
 import { type SplitDevice, VIOLATION, type Violation } from '../ring/split-device.ts';
 import { NET_HEADER_LEN } from '../ring/split-layout.ts';
 import type { VhostBackend } from '../ring/vhost-backend.ts';
+import { FEATURE, hasFeature } from '../ring/vhost-user.ts';
 import { Coalescer } from './coalesce.ts';
 import { ETH_HEADER_LEN } from './match.ts';
+import { GSO_FRAME_MAX, Offload, type SegmentSink, type Staging } from './offload.ts';
 import type { Pace } from './pace.ts';
 import type { FrameSink, Port } from './port.ts';
 import { QueueLimits } from './rate.ts';
 import { MIN_FRAME_BYTES, type Sender } from './schedule.ts';
 
-/** Byte of `num_buffers` in virtio_net_hdr; it is 1 without mergeable buffers (virtio 1.2, section 5.1.6.3). */
+/** Byte of `num_buffers` in virtio_net_hdr. */
 const NUM_BUFFERS = 10;
+/** Chains that one frame may fill at the receiver: what the longest needs with buffers of 2 KiB, and to spare. */
+const MERGED_MAX = 64;
+
+const PLAIN_HEADER = new NetHeader();
 
 /** Chains that one pair may send in a turn of a port whose pairs have weights. */
 const PAIR_BATCH = 64;
 /** No bound of `poll`; a small integer, to be compared as one. */
 export const ANY_BYTES = 2 ** 30;
 
-export class QueuePair implements Sender<FrameSink> {
+export class QueuePair implements Sender<FrameSink>, SegmentSink {
   readonly index: number;
   rxPackets = 0;
   rxBytes = 0;
@@ -52,7 +59,17 @@ export class QueuePair implements Sender<FrameSink> {
 
   readonly #port: Port;
   readonly #arena: Arena;
-  readonly #staging: number;
+  readonly #staging: Staging;
+  /** What came with the frame that is being sent. */
+  protected readonly offload: Offload;
+  /** Its driver may leave checksums, or the cutting of TCP, to the device; takes such frames; takes several buffers a frame. */
+  #sendsOffloads = false;
+  #takesUnfinished = false;
+  #takesTcp4 = false;
+  #takesTcp6 = false;
+  #isMergeable = false;
+  readonly #heads = new Uint16Array(MERGED_MAX);
+  readonly #written = new Uint32Array(MERGED_MAX);
   readonly #frameLengthMax: number;
   readonly #pace: Pace;
   /** Indices of its virtqueues (virtio 1.2, section 5.1.2). */
@@ -69,13 +86,13 @@ export class QueuePair implements Sender<FrameSink> {
   /** Of `rxPackets`, those that the driver was shown. */
   #shownPackets = 0;
 
-  /** `staging` is the arena offset of private memory for one frame, on a word. */
-  constructor(port: Port, index: number, arena: Arena, staging: number, pace: Pace) {
+  constructor(port: Port, index: number, arena: Arena, staging: Staging, pace: Pace) {
     this.#pace = pace;
     this.index = index;
     this.#port = port;
     this.#arena = arena;
     this.#staging = staging;
+    this.offload = new Offload(arena, staging);
     this.#frameLengthMax = port.frameLengthMax;
     this.#receiveQueue = 2 * index;
     this.#transmitQueue = 2 * index + 1;
@@ -102,7 +119,18 @@ export class QueuePair implements Sender<FrameSink> {
     this.#rxCallFd = session?.callFd(receive) ?? -1;
     this.#txCallFd = session?.callFd(transmit) ?? -1;
     this.#rxTouched = false;
+    this.#negotiate(session?.features ?? 0n);
     this.brokenReason = session?.brokenReason(receive) ?? session?.brokenReason(transmit) ?? null;
+  }
+
+  /** Virtio 1.2, section 5.1.3.1: cutting needs checksums. */
+  #negotiate(features: bigint): void {
+    const has = (bit: number): boolean => hasFeature(features, bit);
+    this.#sendsOffloads = has(FEATURE.VIRTIO_NET_F_CSUM);
+    this.#takesUnfinished = has(FEATURE.VIRTIO_NET_F_GUEST_CSUM);
+    this.#takesTcp4 = this.#takesUnfinished && has(FEATURE.VIRTIO_NET_F_GUEST_TSO4);
+    this.#takesTcp6 = this.#takesUnfinished && has(FEATURE.VIRTIO_NET_F_GUEST_TSO6);
+    this.#isMergeable = has(FEATURE.VIRTIO_NET_F_MRG_RXBUF);
   }
 
   /**
@@ -131,8 +159,16 @@ export class QueuePair implements Sender<FrameSink> {
         tx.broken(VIOLATION.direction);
         break;
       }
+      this.offload.header.clear();
       if (this.#txEnabled) this.takeFrame(tx, total, sink);
       tx.complete(0);
+      if (this.offload.isSegmented) {
+        const length = total - NET_HEADER_LEN;
+        budget -= this.offload.segments(length);
+        bytes += this.offload.wireBytes(length);
+        if (isLimited) this.#chargeSegments(length);
+        continue;
+      }
       // A chain may claim gigabytes. No frame has more than this, and what is shared is not charged for more.
       const length = Math.min(total - NET_HEADER_LEN, this.#frameLengthMax);
       bytes += Math.max(length, MIN_FRAME_BYTES);
@@ -148,19 +184,31 @@ export class QueuePair implements Sender<FrameSink> {
     return taken;
   }
 
-  /** Copy the chain's frame to staging memory. Its header asks for nothing: no offload was negotiated. */
+  /** A frame that is cut costs its limits what its segments would. */
+  #chargeSegments(length: number): void {
+    const { offload, sendLimits } = this;
+    const { headerLength, gsoSize } = offload.header;
+    for (let left = length - headerLength; left > 0; left -= gsoSize) {
+      sendLimits.charge(headerLength + Math.min(left, gsoSize));
+    }
+  }
+
+  /** Copy the chain's frame to staging memory, with what its header asks for if that was negotiated. */
   protected takeFrame(tx: SplitDevice, total: number, sink: FrameSink): void {
     const length = total - NET_HEADER_LEN;
     if (length < ETH_HEADER_LEN) {
       this.#port.drops[DROP.truncated]!++;
       return;
     }
-    if (length > this.#frameLengthMax) {
+    if (this.#sendsOffloads) this.#readHeader(tx);
+    const { offload } = this;
+    if (length > (offload.isSegmented ? GSO_FRAME_MAX : this.#frameLengthMax)) {
+      offload.header.clear();
       this.#port.drops[DROP.tooLong]!++;
       return;
     }
     // The copy keeps the frame's place in its word, so that whole words can be copied.
-    let at = this.#staging;
+    let { at } = this.#staging;
     if (tx.segmentCount === 1) {
       const from = tx.segmentAt[0]! + NET_HEADER_LEN;
       at += from & 3;
@@ -168,7 +216,26 @@ export class QueuePair implements Sender<FrameSink> {
     } else {
       this.#gather(tx, at);
     }
-    sink.fromPort(this.#port, at, length);
+    sink.fromPort(this.#port, at, length, offload);
+  }
+
+  /** The virtio_net_hdr at the start of the chain, which has room for it and a frame. */
+  #readHeader(tx: SplitDevice): void {
+    const { u8 } = this.#arena;
+    if (tx.segmentLength[0]! >= NET_HEADER_LEN) {
+      this.offload.header.read(u8, tx.segmentAt[0]!);
+      return;
+    }
+    // Cut in the middle: put together where the frame will be.
+    const to = this.#staging.at;
+    for (let i = 0, segment = 0, at = 0; i < NET_HEADER_LEN; i++, at++) {
+      while (at === tx.segmentLength[segment]) {
+        segment++;
+        at = 0;
+      }
+      u8[to + i] = u8[tx.segmentAt[segment]! + at]!;
+    }
+    this.offload.header.read(u8, to);
   }
 
   #gather(tx: SplitDevice, to: number): void {
@@ -183,8 +250,29 @@ export class QueuePair implements Sender<FrameSink> {
     }
   }
 
-  /** Give the VNIC a frame from staging memory: it is its own copy. Counted as a drop when that cannot be. */
-  deliver(at: number, length: number): void {
+  /**
+   * Give the VNIC a frame from staging memory: it is its own copy. Counted as a drop when that cannot be. What its
+   * sender left undone is done here, when this driver did not ask for such frames.
+   */
+  deliver(at: number, length: number, offload: Offload): void {
+    if (offload.isSet) {
+      const { gsoType } = offload.header;
+      const takesTcp =
+        gsoType === GSO_TCPV4 ? this.#takesTcp4 : gsoType === GSO_TCPV6 && this.#takesTcp6;
+      if (offload.isSegmented && !takesTcp) {
+        offload.cut(at, length, this);
+        return;
+      }
+      if (!this.#takesUnfinished) offload.finish(at, length);
+    }
+    this.#put(at, length, offload.isSet ? offload : null);
+  }
+
+  segment(at: number, length: number): void {
+    this.#put(at, length, null);
+  }
+
+  #put(at: number, length: number, offload: Offload | null): void {
     const rx = this.#rx;
     const ready = rx === null ? 0 : rx.ready();
     if (rx === null || ready <= 0) {
@@ -193,7 +281,8 @@ export class QueuePair implements Sender<FrameSink> {
       if (ready < 0) this.#rxTouched = true;
       return;
     }
-    if (this.receiveLimits.isSet && !this.receiveLimits.admit(length, this.#pace.nowUs)) {
+    const wire = offload === null ? length : offload.wireBytes(length);
+    if (this.receiveLimits.isSet && !this.receiveLimits.admit(wire, this.#pace.nowUs)) {
       this.#port.drops[DROP.rateExceeded]!++;
       return;
     }
@@ -204,54 +293,108 @@ export class QueuePair implements Sender<FrameSink> {
       rx.broken(VIOLATION.direction);
       return;
     }
-    if (room < NET_HEADER_LEN + length) {
-      // The buffer stays for a frame that fits.
-      rx.untake();
-      this.#port.drops[DROP.tooLong]!++;
+    const total = NET_HEADER_LEN + length;
+    if (room < total) {
+      if (this.#isMergeable && rx.segmentLength[0]! >= NET_HEADER_LEN) {
+        this.#merge(rx, room, at, length, offload);
+      } else {
+        // The buffer stays for a frame that fits.
+        rx.untake();
+        this.#port.drops[DROP.tooLong]!++;
+      }
       return;
     }
-    if (rx.segmentLength[0]! >= NET_HEADER_LEN + length) {
+    if (rx.segmentLength[0]! >= total) {
       const to = rx.segmentAt[0]!;
-      this.#writeHeader(to);
+      this.#writeHeader(to, offload);
       this.#arena.copy(to + NET_HEADER_LEN, at, length);
     } else {
-      this.#scatter(rx, at, length);
+      this.#scatter(rx, 0, total, at, offload);
     }
-    rx.complete(NET_HEADER_LEN + length);
-    this.rxPackets++;
+    rx.complete(total);
+    this.#count(length, offload);
+  }
+
+  #count(length: number, offload: Offload | null): void {
+    this.rxPackets += offload === null ? 1 : offload.segments(length);
     this.rxBytes += length;
   }
 
-  #writeHeader(at: number): void {
-    if ((at & 3) === 0) {
+  #writeHeader(at: number, offload: Offload | null): void {
+    if (offload !== null) offload.header.write(this.#arena.u8, at, 1);
+    else if ((at & 3) === 0) {
       const { u32 } = this.#arena;
       const word = at >>> 2;
       u32[word] = 0;
       u32[word + 1] = 0;
-      u32[word + 2] = 1 << ((NUM_BUFFERS & 3) * 8);
-      return;
+      // num_buffers is 1 (virtio 1.2, section 5.1.6.3).
+      u32[word + 2] = 0x1_0000;
+    } else {
+      PLAIN_HEADER.write(this.#arena.u8, at, 1);
     }
-    const { u8 } = this.#arena;
-    for (let i = 0; i < NET_HEADER_LEN; i++) u8[at + i] = i === NUM_BUFFERS ? 1 : 0;
   }
 
-  /** Header and frame over several buffers, wherever the driver has cut them. */
-  #scatter(rx: SplitDevice, at: number, length: number): void {
+  /**
+   * Bytes `[from, to)` of header and frame into the chain that was just taken, wherever the driver has cut it. The frame
+   * stands at `at`.
+   */
+  #scatter(rx: SplitDevice, from: number, to: number, at: number, offload: Offload | null): void {
     const { u8 } = this.#arena;
-    const total = NET_HEADER_LEN + length;
-    let done = 0;
-    for (let i = 0; i < rx.segmentCount && done < total; i++) {
-      const to = rx.segmentAt[i]!;
-      const room = Math.min(rx.segmentLength[i]!, total - done);
+    const header = offload === null ? PLAIN_HEADER : offload.header;
+    let done = from;
+    for (let i = 0; i < rx.segmentCount && done < to; i++) {
+      const place = rx.segmentAt[i]!;
+      const room = Math.min(rx.segmentLength[i]!, to - done);
       let used = 0;
       for (; used < room && done + used < NET_HEADER_LEN; used++) {
-        u8[to + used] = done + used === NUM_BUFFERS ? 1 : 0;
+        u8[place + used] = header.byte(done + used, 1);
       }
-      this.#arena.copy(to + used, at + done + used - NET_HEADER_LEN, room - used);
+      this.#arena.copy(place + used, at + done + used - NET_HEADER_LEN, room - used);
       done += room;
     }
   }
 
+  /**
+   * Header and frame over several chains (section 5.1.6.4, VIRTIO_NET_F_MRG_RXBUF), of which the first is taken, has
+   * `firstRoom` bytes, and the header in one piece. With too few there, all of them stay for the next frame.
+   */
+  #merge(
+    rx: SplitDevice,
+    firstRoom: number,
+    at: number,
+    length: number,
+    offload: Offload | null,
+  ): void {
+    const total = NET_HEADER_LEN + length;
+    const first = rx.segmentAt[0]!;
+    let room = firstRoom;
+    let taken = 0;
+    for (let done = 0; ; ) {
+      const size = Math.min(room, total - done);
+      this.#scatter(rx, done, done + size, at, offload);
+      this.#heads[taken] = rx.head;
+      this.#written[taken++] = size;
+      done += size;
+      if (done === total) break;
+      if (taken === MERGED_MAX || rx.ready() <= 0) {
+        rx.rewind(taken);
+        this.#port.drops[taken === MERGED_MAX ? DROP.tooLong : DROP.noBuffer]!++;
+        this.noBuffer++;
+        return;
+      }
+      room = rx.take();
+      if (room < 0) return;
+      if (rx.readableCount !== 0) {
+        rx.broken(VIOLATION.direction);
+        return;
+      }
+    }
+    const { u8 } = this.#arena;
+    u8[first + NUM_BUFFERS] = taken;
+    u8[first + NUM_BUFFERS + 1] = 0;
+    for (let i = 0; i < taken; i++) rx.completeHead(this.#heads[i]!, this.#written[i]!);
+    this.#count(length, offload);
+  }
   /** Show the VNIC what was delivered since the last time, and call it if it wants to be called. */
   publish(): void {
     if (this.#rxTouched) this.#show();

@@ -8,6 +8,7 @@ import { SOCK_STREAM, sendMessage, socketPair } from '../ffi/unix.ts';
 import { DESC_F_NEXT, splitLayout } from '../ring/split-layout.ts';
 import * as vu from '../ring/vhost-user.ts';
 import { FilterSet } from './match.ts';
+import { Staging } from './offload.ts';
 import { Pace } from './pace.ts';
 import { Port } from './port.ts';
 
@@ -20,7 +21,7 @@ const TURN_DESCRIPTORS_MAX = 256;
 const layouts = [splitLayout(0, RING_SIZE), splitLayout(1 << 16, RING_SIZE)];
 
 const arena = new Arena();
-const staging = arena.mapPrivate(1 << 17);
+const staging = new Staging(arena);
 const sink = { fromPort(): void {} };
 let port: Port;
 let memory: Mapping;

@@ -11,6 +11,7 @@ import type { Arena } from '../ffi/arena.ts';
 import { type BackendHost, VhostBackend } from '../ring/vhost-backend.ts';
 import { FEATURE, featureSet } from '../ring/vhost-user.ts';
 import { ETH_HEADER_LEN, type FilterSet, type FrameFields } from './match.ts';
+import type { Offload, Staging } from './offload.ts';
 import type { Pace } from './pace.ts';
 import { ANY_BYTES, type QueuePair } from './pair.ts';
 import { NIC_PARTS, type NicParts } from './parts.ts';
@@ -27,8 +28,19 @@ const DESCRIPTORS_PER_TURN = 2 * BATCH;
 
 /** Where a port brings the frames that its VNIC sends: `length` bytes at the arena offset `at`. */
 export interface FrameSink {
-  fromPort(port: Port, at: number, length: number): void;
+  fromPort(port: Port, at: number, length: number, offload: Offload): void;
 }
+
+/** What a driver may leave to the device, and what it may take unfinished. */
+const OFFLOADS = featureSet(
+  FEATURE.VIRTIO_NET_F_CSUM,
+  FEATURE.VIRTIO_NET_F_HOST_TSO4,
+  FEATURE.VIRTIO_NET_F_HOST_TSO6,
+  FEATURE.VIRTIO_NET_F_GUEST_CSUM,
+  FEATURE.VIRTIO_NET_F_GUEST_TSO4,
+  FEATURE.VIRTIO_NET_F_GUEST_TSO6,
+  FEATURE.VIRTIO_NET_F_MRG_RXBUF,
+);
 
 export type PortState = 'up' | 'down' | 'broken';
 
@@ -99,8 +111,7 @@ export class Port implements Sender<FrameSink> {
   /** Where the next turn begins, so that no pair is always first. */
   #first = 0;
 
-  /** `staging` is the arena offset of private memory for one frame, on a word. */
-  constructor(arena: Arena, staging: number, pace: Pace, options: PortOptions) {
+  constructor(arena: Arena, staging: Staging, pace: Pace, options: PortOptions) {
     this.#pace = pace;
     this.id = options.id;
     this.filters = options.filters;
@@ -121,7 +132,7 @@ export class Port implements Sender<FrameSink> {
   connect(fd: number, host: BackendHost): void {
     const { length } = this.pairs;
     this.session = new VhostBackend(fd, host, {
-      features: length > 1 ? featureSet(FEATURE.VIRTIO_NET_F_MQ) : 0n,
+      features: OFFLOADS | (length > 1 ? featureSet(FEATURE.VIRTIO_NET_F_MQ) : 0n),
       queueCount: 2 * length,
       queuePairs: length,
       queueSizeMax: QUEUE_SIZE_MAX,
@@ -250,15 +261,15 @@ export class Port implements Sender<FrameSink> {
   }
 
   /** Give the VNIC the frame of these fields from staging memory. Counted as a drop when that cannot be. */
-  deliver(at: number, length: number, frame: FrameFields): void {
+  deliver(at: number, length: number, frame: FrameFields, offload: Offload): void {
     const only = this.#only;
     if (only !== null) {
-      only.deliver(at, length);
+      only.deliver(at, length, offload);
       return;
     }
     const receivers = this.#receivers;
     if (receivers.length === 0) this.drops[DROP.noBuffer]!++;
-    else receivers[pairOfHash(frame.hash(), receivers.length)]!.deliver(at, length);
+    else receivers[pairOfHash(frame.hash(), receivers.length)]!.deliver(at, length, offload);
   }
 
   /** Show the VNIC what was delivered since the last time, and call it if it wants to be called. */

@@ -9,8 +9,8 @@
  */
 import { MAC_BROADCAST, macHi, macLo } from '../base/address.ts';
 import { DROP, DROP_REASONS } from '../device/drops.ts';
-import type { Arena } from '../ffi/arena.ts';
 import { FrameFields, KIND } from './match.ts';
+import { type FrameWindow, GSO_FRAME_MAX, type Offload } from './offload.ts';
 import type { FrameSink, Port } from './port.ts';
 import type { Uplink } from './uplink.ts';
 
@@ -27,17 +27,15 @@ export class Switch implements FrameSink {
   uplink: Uplink | null = null;
   /** Frames from the uplink that nobody got, by reason. */
   readonly uplinkDrops = new Float64Array(DROP_REASONS.length);
-  readonly #view: DataView;
-  readonly #stagingStart: number;
+  readonly #window: FrameWindow;
   readonly #frame = new FrameFields();
   #ports: readonly Port[] = [];
   // Open addressing by MAC; 0 is empty, otherwise index of the port plus 1.
   readonly #slots = new Uint8Array(TABLE_SIZE);
 
-  /** Frames are read from the `stagingLength` private bytes at `staging`. */
-  constructor(arena: Arena, staging: number, stagingLength: number) {
-    this.#view = new DataView(arena.u8.buffer, staging, stagingLength);
-    this.#stagingStart = staging;
+  /** Frames are read from `window`, which is private memory of the device. */
+  constructor(window: FrameWindow) {
+    this.#window = window;
   }
 
   /** Put these ports, of different MACs, into the table. */
@@ -52,9 +50,10 @@ export class Switch implements FrameSink {
   }
 
   /** A frame that `port` sends. */
-  fromPort(port: Port, at: number, length: number): void {
+  fromPort(port: Port, at: number, length: number, offload: Offload): void {
     const frame = this.#frame;
-    const parsed = frame.parse(this.#view, at - this.#stagingStart, length);
+    const { view, base } = this.#window;
+    const parsed = frame.parse(view, at - base, length);
     if (parsed < 0) {
       port.drops[-1 - parsed]!++;
       return;
@@ -64,47 +63,67 @@ export class Switch implements FrameSink {
       port.drops[reason]!++;
       return;
     }
-    port.txPackets++;
+    if (offload.isSet && !this.#prepare(offload, at, length, port.frameLengthMax)) {
+      port.drops[DROP.badOffload]!++;
+      return;
+    }
+    port.txPackets += offload.segments(length);
     port.txBytes += length;
     if ((frame.dstHi & GROUP_BIT) !== 0) {
-      this.#toMany(port, at, length);
-      this.uplink?.send(at, length);
+      this.#toMany(port, at, length, offload);
+      this.uplink?.send(at, length, offload);
       return;
     }
     const to = this.find(frame.dstHi, frame.dstLo);
-    if (to !== null) this.#toPort(to, at, length);
-    else if (this.uplink?.accepts(frame.dstHi, frame.dstLo)) this.uplink.send(at, length);
-    else port.drops[DROP.noDestination]!++;
+    if (to !== null) this.#toPort(to, at, length, offload);
+    else if (this.uplink?.accepts(frame.dstHi, frame.dstLo)) {
+      this.uplink.send(at, length, offload);
+    } else port.drops[DROP.noDestination]!++;
   }
 
   /** A frame that came in by the uplink. */
-  fromUplink(at: number, length: number): void {
+  fromUplink(at: number, length: number, offload: Offload): void {
     const frame = this.#frame;
-    const parsed = frame.parse(this.#view, at - this.#stagingStart, length);
+    const { view, base } = this.#window;
+    const parsed = frame.parse(view, at - base, length);
     if (parsed < 0) {
       this.uplinkDrops[-1 - parsed]!++;
       return;
     }
+    if (offload.isSet && !this.#prepare(offload, at, length, GSO_FRAME_MAX)) {
+      this.uplinkDrops[DROP.badOffload]!++;
+      return;
+    }
     if ((frame.dstHi & GROUP_BIT) !== 0) {
-      this.#toMany(null, at, length);
+      this.#toMany(null, at, length, offload);
       return;
     }
     const to = this.find(frame.dstHi, frame.dstLo);
-    if (to !== null) this.#toPort(to, at, length);
+    if (to !== null) this.#toPort(to, at, length, offload);
     else this.uplinkDrops[DROP.noDestination]!++;
   }
 
-  #toPort(port: Port, at: number, length: number): void {
-    if (port.filters.receives(this.#frame)) port.deliver(at, length, this.#frame);
+  /** Hold the offloads against the frame, and finish what no receiver is to do. False when they lie. */
+  #prepare(offload: Offload, at: number, length: number, frameLengthMax: number): boolean {
+    if (!offload.check(this.#frame, at, length, frameLengthMax)) {
+      offload.header.clear();
+      return false;
+    }
+    offload.finishUdp(this.#frame, at, length);
+    return true;
+  }
+
+  #toPort(port: Port, at: number, length: number, offload: Offload): void {
+    if (port.filters.receives(this.#frame)) port.deliver(at, length, this.#frame, offload);
     else port.drops[DROP.filterMiss]!++;
   }
 
-  #toMany(from: Port | null, at: number, length: number): void {
+  #toMany(from: Port | null, at: number, length: number, offload: Offload): void {
     const frame = this.#frame;
     const broadcast = frame.dstHi === BROADCAST_HI && frame.dstLo === BROADCAST_LO;
     if (frame.kind !== KIND.ipv4 && !broadcast) return;
     for (const port of this.#ports) {
-      if (port !== from && port.filters.receives(frame)) port.deliver(at, length, frame);
+      if (port !== from && port.filters.receives(frame)) port.deliver(at, length, frame, offload);
     }
   }
 

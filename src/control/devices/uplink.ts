@@ -27,7 +27,7 @@ export class Uplink {
   static open(name: string, address: Ipv4, prefix: number): Uplink {
     let tap: ReturnType<typeof openTap>;
     try {
-      tap = openTap({ name });
+      tap = openTap({ name, vnetHeader: true });
     } catch (error) {
       if (error instanceof ArrakisError && error.code === 'ARK_IN_USE') {
         throw new ArrakisError('ARK_IN_USE', error.message, {

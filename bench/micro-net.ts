@@ -30,6 +30,7 @@ const HEADERS = ethernet.HEADER_LEN + ipv4.HEADER_LEN + udp.HEADER_LEN;
 /** Receives the same frames again and again, restored to requests by the two words that an echo swaps. */
 class LoopQueue implements NicQueue {
   readonly driver = 'loop';
+  readonly offloads = 0;
   readonly memory: FrameMemory;
   readonly frameLengthMax = 1514;
   readonly counters = newNicCounters();

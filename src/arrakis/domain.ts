@@ -42,6 +42,14 @@ export interface ConnectOptions {
   readonly name?: string;
 }
 
+export interface OpenOptions {
+  /**
+   * Have the device do TCP's checksums and cut its segments, where it can (`queue.offloads`): for programs on the stack.
+   * Default false: every received frame is whole, checksummed, and one buffer.
+   */
+  readonly offload?: boolean;
+}
+
 /** What of a capability is handed on; default: all. */
 export interface CapNarrowing {
   readonly rights?: string[];
@@ -129,20 +137,20 @@ export class Domain extends EventEmitter<DomainEvents> {
    * Open a VNIC: a prepared one (the next, or the one of that name), or by `spec` where this user may. Without a spec
    * and with nothing prepared it is one of soft0 with the next free address. Rejects with the daemon's errors.
    */
-  openVnic(spec?: string | VnicSpec): Promise<Vnic> {
-    return this.#open(this.#openArgs(spec));
+  openVnic(spec?: string | VnicSpec, options: OpenOptions = {}): Promise<Vnic> {
+    return this.#open(this.#openArgs(spec), options);
   }
 
   /** Open the VNIC of another domain, which granted capability `cap` for it with the right `open`. */
-  openGranted(cap: number): Promise<Vnic> {
-    return this.#open({ cap });
+  openGranted(cap: number, options: OpenOptions = {}): Promise<Vnic> {
+    return this.#open({ cap }, options);
   }
 
-  async #open(args: ArgsOf<'vnic.open'>): Promise<Vnic> {
+  async #open(args: ArgsOf<'vnic.open'>, { offload = false }: OpenOptions): Promise<Vnic> {
     const { reply, fds, takeovers } = await this.#channel.request('vnic.open', args);
     let vnic: Vnic;
     try {
-      vnic = new Vnic(reply, openSession(reply, fds), {
+      vnic = new Vnic(reply, openSession(reply, fds, offload), {
         closeVnic: (id, keep) => this.#closeVnic(id, keep),
         request: async (op, args) => (await this.#channel.request(op, args)).reply,
         cpus: () => this.#cpus,

@@ -18,7 +18,10 @@ export {
   type VnicSpec,
 } from '../control/vnic-spec.ts';
 export {
+  BATCH_PIECES_MAX,
+  FRAME_FLAG,
   type FrameMemory,
+  NIC_OFFLOAD,
   NIC_STATE,
   type NicCounters,
   type NicQueue,
@@ -66,6 +69,7 @@ export {
   type ConnectOptions,
   connect,
   Domain,
+  type OpenOptions,
   type RevokeOptions,
 } from './domain.ts';
 export {

@@ -9,6 +9,7 @@ import type { NicQueue } from '../device/nic.ts';
 import type { AfXdpGrant } from '../drivers/af-xdp/grant.ts';
 import { AfXdpQueue, openAfXdpQueue } from '../drivers/af-xdp/queue.ts';
 import type { VirtioGrant } from '../drivers/virtio/attach.ts';
+import { ANSWER_TIMEOUT_MS } from '../drivers/virtio/frontend.ts';
 import { openVirtioPair, VirtioQueue } from '../drivers/virtio/queue.ts';
 import { startVirtio, type VirtioPair, type VirtioSession } from '../drivers/virtio/session.ts';
 import { closeAll } from '../ffi/fd.ts';
@@ -74,11 +75,11 @@ export class QueueSession {
 }
 
 /** The session of a grant. Takes over `fds` (region, then sockets), also on failure. */
-export function openSession(info: VnicInfo, fds: readonly number[]): QueueSession {
+export function openSession(info: VnicInfo, fds: readonly number[], offload = false): QueueSession {
   const [region, ...sockets] = fds as [number, ...number[]];
   if (info.driver === 'virtio' && sockets.length === 1) {
     const grant = info.grant as unknown as VirtioGrant;
-    const session = startVirtio(grant, { region, socket: sockets[0]! });
+    const session = startVirtio(grant, { region, socket: sockets[0]! }, ANSWER_TIMEOUT_MS, offload);
     const pairs = session.pairs.map((virtio) => ({ driver: 'virtio' as const, virtio }));
     return new QueueSession(pairs, session, []);
   }

@@ -20,8 +20,15 @@ export interface NicQueue {
   readonly frameLengthMax: number;
   readonly counters: NicCounters;
 
-  /** Move up to `max` received frames into `frames`/`lengths`, from index 0. The caller owns them afterwards. */
-  rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number): number;
+  /** NIC_OFFLOAD bits that were negotiated; 0 where nobody asked, or the device cannot. */
+  readonly offloads: number;
+
+  /**
+   * Move up to `max` received frames into `frames`/`lengths`, from index 0. The caller owns them afterwards. With
+   * offloads, `flags` gets FRAME_FLAG bits of each, and a packet may come in several pieces, never cut by the end of a
+   * batch of BATCH_PIECES_MAX or more; without `flags` such packets are dropped and counted in `rxDropped`.
+   */
+  rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number, flags?: Uint8Array): number;
   /**
    * Accept a prefix of `count` frames and own it until reclaimed; the rest stays with the caller.
    * Frames are on their way at the latest after `kick`.
@@ -29,8 +36,17 @@ export interface NicQueue {
    * A frame that can never be sent (shorter than an Ethernet header, longer than `frameLengthMax`, not within one
    * buffer, less than `headroom` into it, or a handle that is not of the region) counts as accepted and in `txDropped`;
    * it goes back to the pool at once, if it came from there.
+   *
+   * With offloads, `flags` has FRAME_FLAG bits: the pieces of a packet stand one behind the other, all in the batch, at
+   * most BATCH_PIECES_MAX of them, and are accepted or not as one. The bits of the first but `more` hold for the packet.
    */
-  txBatch(frames: Uint32Array, lengths: Uint16Array, count: number): number;
+  txBatch(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    count: number,
+    flags?: Uint8Array,
+    segmentBytes?: Uint16Array,
+  ): number;
   /** Return sent frames to the pool, at most `max`. */
   reclaim(max: number): number;
   /** Ring the device's doorbell, once per batch, only if the device asked to be woken. */
@@ -65,6 +81,30 @@ export interface NicQueue {
   /** Stop using the device and release what this queue mapped. Idempotent. */
   close(): void;
 }
+
+/** What a device may do for its caller. */
+export const NIC_OFFLOAD = {
+  /** Checksums of TCP: FRAME_FLAG.checksum. */
+  checksum: 1,
+  /** Packets of several pieces, up to 64 KiB of TCP, cut by whoever needs it: FRAME_FLAG.more and segment. */
+  segmentation: 2,
+} as const;
+
+/** What is said of one entry of a batch. */
+export const FRAME_FLAG = {
+  /** The packet goes on in the next entry, which begins where its frame says. */
+  more: 1,
+  /**
+   * Sent: the checksum field of TCP holds the sum of the pseudo header, and the device does the rest. Received: it need
+   * not be looked at, and may hold no more than that sum.
+   */
+  checksum: 2,
+  /** Sent: cut the packet, which is TCP, into segments of `segmentBytes` of payload. */
+  segment: 4,
+} as const;
+
+/** Pieces that one packet may have: 64 KiB in buffers of 2 KiB, and to spare. */
+export const BATCH_PIECES_MAX = 48;
 
 export const NIC_STATE = {
   up: 0,

@@ -6,7 +6,7 @@
  *   refuses for good are not recorded.
  * - The clock is an argument, read once a batch.
  */
-import type { NicQueue } from './nic.ts';
+import { FRAME_FLAG, type NicQueue } from './nic.ts';
 import { type CaptureSink, INBOUND, OUTBOUND, type PcapngOptions, PcapngWriter } from './pcapng.ts';
 import { isSendable } from './sendable.ts';
 import { WrappedNic } from './wrapped-nic.ts';
@@ -26,12 +26,14 @@ export interface CaptureResult {
 }
 
 export class CaptureTap extends WrappedNic {
+  override readonly offloads: number;
   readonly #options: CaptureOptions;
   #writer: PcapngWriter | null = null;
 
   /** Owns `inner`. Not recording. */
   constructor(inner: NicQueue, options: CaptureOptions, name = '') {
     super(inner, name);
+    this.offloads = inner.offloads;
     this.#options = options;
   }
 
@@ -59,16 +61,27 @@ export class CaptureTap extends WrappedNic {
     return { packets: writer.packets, drops: writer.drops };
   }
 
-  override rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number): number {
-    const count = this.inner.rxBatch(frames, lengths, max);
-    if (this.#writer !== null && count > 0) this.#record(frames, lengths, count, INBOUND);
+  override rxBatch(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    max: number,
+    flags?: Uint8Array,
+  ): number {
+    const count = this.inner.rxBatch(frames, lengths, max, flags);
+    if (this.#writer !== null && count > 0) this.#record(frames, lengths, count, INBOUND, flags);
     return count;
   }
 
-  override txBatch(frames: Uint32Array, lengths: Uint16Array, count: number): number {
-    const taken = this.inner.txBatch(frames, lengths, count);
+  override txBatch(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    count: number,
+    flags?: Uint8Array,
+    segmentBytes?: Uint16Array,
+  ): number {
+    const taken = this.inner.txBatch(frames, lengths, count, flags, segmentBytes);
     // The device reads an accepted frame and never writes it, so its bytes are still those that were handed over.
-    if (this.#writer !== null && taken > 0) this.#record(frames, lengths, taken, OUTBOUND);
+    if (this.#writer !== null && taken > 0) this.#record(frames, lengths, taken, OUTBOUND, flags);
     return taken;
   }
 
@@ -82,6 +95,7 @@ export class CaptureTap extends WrappedNic {
     lengths: Uint16Array,
     count: number,
     direction: typeof INBOUND | typeof OUTBOUND,
+    flags: Uint8Array | undefined,
   ): void {
     const writer = this.#writer as PcapngWriter;
     const { u8 } = this.memory;
@@ -89,6 +103,12 @@ export class CaptureTap extends WrappedNic {
     for (let i = 0; i < count; i++) {
       const frame = frames[i]!;
       const length = lengths[i]!;
+      const pieces = flags === undefined ? 1 : piecesAt(flags, i, count);
+      if (pieces > 1) {
+        writer.packetOfPieces(u8, frames, lengths, i, pieces, direction, timeNs);
+        i += pieces - 1;
+        continue;
+      }
       // A frame to be sent may be one that was refused: its handle may be outside the region.
       if (direction === INBOUND || isSendable(this.memory, frame, length, this.frameLengthMax)) {
         writer.packet(u8, frame, length, direction, timeNs);
@@ -96,6 +116,13 @@ export class CaptureTap extends WrappedNic {
     }
     writer.batchEnd();
   }
+}
+
+/** Entries of the packet that begins at `index`. */
+function piecesAt(flags: Uint8Array, index: number, count: number): number {
+  let pieces = 1;
+  while ((flags[index + pieces - 1]! & FRAME_FLAG.more) !== 0 && index + pieces < count) pieces++;
+  return pieces;
 }
 
 /** `queue`, recording into `sink` from the start. Closing it flushes. Owns `queue`. */

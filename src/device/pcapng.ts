@@ -86,32 +86,73 @@ export class PcapngWriter {
     timeNs: number,
   ): boolean {
     const captured = Math.min(length, this.#snapLength);
-    const padded = pad4(captured);
+    const to = this.#begin(captured, length, timeNs);
+    if (to < 0) return false;
+    this.#copy(bytes, at, captured, to);
+    this.#end(to + captured, direction);
+    return true;
+  }
+
+  /** The same for a packet whose `pieces` pieces are the entries of a batch from `first` on. */
+  packetOfPieces(
+    bytes: Uint8Array,
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    first: number,
+    pieces: number,
+    direction: Direction,
+    timeNs: number,
+  ): boolean {
+    let length = 0;
+    for (let i = first; i < first + pieces; i++) length += lengths[i]!;
+    let left = Math.min(length, this.#snapLength);
+    let to = this.#begin(left, length, timeNs);
+    if (to < 0) return false;
+    for (let i = first; i < first + pieces; i++) {
+      const size = Math.min(left, lengths[i]!);
+      this.#copy(bytes, frames[i]!, size, to);
+      to += size;
+      left -= size;
+    }
+    this.#end(to, direction);
+    return true;
+  }
+
+  /** Make room and write what stands before the bytes: where those go, or -1 when the packet was dropped. */
+  #begin(captured: number, length: number, timeNs: number): number {
     const untold = this.#dropsUntold > 0 ? DROPCOUNT_LEN : 0;
-    const total = EPB_HEADER_LEN + padded + EPB_TAIL_LEN + untold;
+    const total = EPB_HEADER_LEN + pad4(captured) + EPB_TAIL_LEN + untold;
     if (this.#used + total > this.#buffer.length) this.flush();
     if (this.#used + total > this.#buffer.length) {
       this.drops++;
       this.#dropsUntold++;
-      return false;
+      return -1;
     }
-    let to = this.#epbHeader(total, captured, length, timeNs);
+    return this.#epbHeader(total, captured, length, timeNs);
+  }
+
+  #copy(bytes: Uint8Array, at: number, length: number, to: number): void {
     const buffer = this.#buffer;
-    for (let i = 0; i < captured; i++) buffer[to + i] = bytes[at + i]!;
-    // The padding may hold bytes of an earlier block.
-    for (let i = captured; i < padded; i++) buffer[to + i] = 0;
-    to = this.#option(to + padded, OPT_EPB_FLAGS, 4);
+    for (let i = 0; i < length; i++) buffer[to + i] = bytes[at + i]!;
+  }
+
+  /** What stands behind the bytes, which end at `end`. */
+  #end(end: number, direction: Direction): void {
+    const buffer = this.#buffer;
+    let to = end;
+    // The padding may hold bytes of an earlier block. Blocks begin on a word, and so do their bytes.
+    for (; (to & 3) !== (this.#used & 3); to++) buffer[to] = 0;
+    to = this.#option(to, OPT_EPB_FLAGS, 4);
     to = buffer.writeUInt32LE(direction, to);
-    if (untold > 0) {
+    if (this.#dropsUntold > 0) {
       to = this.#option(to, OPT_EPB_DROPCOUNT, 8);
       to = buffer.writeUInt32LE(this.#dropsUntold % TWO_32, to);
       to = buffer.writeUInt32LE(Math.floor(this.#dropsUntold / TWO_32), to);
       this.#dropsUntold = 0;
     }
     to = this.#option(to, 0, 0);
-    this.#used = buffer.writeUInt32LE(total, to);
+    this.#used = buffer.writeUInt32LE(to + 4 - this.#used, to);
     this.packets++;
-    return true;
   }
 
   /** Call after each batch: hands over what there is once the buffer is half full. */

@@ -90,6 +90,7 @@ class FrameRing {
 /** One end of a pipe. */
 export class PipeQueue implements NicQueue {
   readonly driver = 'pipe';
+  readonly offloads = 0;
   readonly memory: FrameMemory;
   readonly frameLengthMax: number;
   readonly counters: NicCounters = newNicCounters();

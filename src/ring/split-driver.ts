@@ -5,7 +5,8 @@
  *   add() ──► avail.ring ──► device ──► used.ring ──► get()      ids go round: free stack, outstanding, free stack
  *   publish() moves avail.idx               peek() reads used.idx
  *
- * - One buffer is one descriptor: no chains, no indirect tables. Its id is free, or outstanding (the device has it).
+ * - One buffer is one descriptor, with its id free, or outstanding (the device has it). `append` chains buffers to the one
+ *   before; no indirect tables.
  * - What the device may write is never read back as truth: addresses and lengths are kept in private arrays, and
  *   `used` entries are checked against them. A device that lies breaks its queue, and only that.
  * - Indices run free modulo 2^16 and are masked on access. `publish` is the one atomic store of a batch, `peek` the
@@ -14,6 +15,7 @@
  */
 import { assert } from '../base/assert.ts';
 import {
+  DESC_F_NEXT,
   DESC_F_WRITE,
   isRingSize,
   needsEvent,
@@ -30,6 +32,13 @@ const EVENT_FAR = 0x8000;
 
 /** What `get` returns when the device broke the protocol. */
 export const RING_BROKEN = -1;
+/** What `getMore` returns at the end of a chain. */
+export const CHAIN_END = -1;
+
+/** States of an id: free; given to the device as the head of a chain, or as a buffer behind one. */
+const FREE = 0;
+const HEAD = 1;
+const BEHIND = 2;
 
 /** The views of a region that a ring needs, both from its byte 0. */
 export interface RingViews {
@@ -74,7 +83,12 @@ export class SplitDriver {
 
   readonly #freeIds: Uint16Array;
   #freeDepth: number;
-  readonly #isOutstanding: Uint8Array;
+  readonly #idState: Uint8Array;
+  /** The id behind each in its chain; -1: it is the last. */
+  readonly #behind: Int32Array;
+  /** The id of the last `add` or `append`; the next one of the chain that `get` took from. */
+  #last = -1;
+  #chain = -1;
   readonly #addresses: Uint32Array;
   readonly #lengths: Uint32Array;
 
@@ -109,7 +123,8 @@ export class SplitDriver {
     this.#freeIds = new Uint16Array(size);
     for (let i = 0; i < size; i++) this.#freeIds[i] = size - 1 - i;
     this.#freeDepth = size;
-    this.#isOutstanding = new Uint8Array(size);
+    this.#idState = new Uint8Array(size);
+    this.#behind = new Int32Array(size).fill(-1);
     this.#addresses = new Uint32Array(size);
     this.#lengths = new Uint32Array(size);
     this.disarm();
@@ -135,17 +150,36 @@ export class SplitDriver {
    */
   takeBack(give: (address: number) => void): void {
     for (let id = 0; id < this.size; id++) {
-      if (this.#isOutstanding[id] === 1) give(this.#addresses[id]!);
+      if (this.#idState[id] !== FREE) give(this.#addresses[id]!);
     }
-    this.#isOutstanding.fill(0);
+    this.#idState.fill(FREE);
     this.#freeDepth = 0;
   }
 
   /** Give the device `length` bytes at `address` of the region, from the next `publish` on. False when the ring is full. */
   add(address: number, length: number): boolean {
     if (this.#freeDepth === 0) return false;
+    const id = this.#describe(address, length, HEAD);
+    this.#u16[this.#availRing + (this.#availNext & this.#mask)] = id;
+    this.#availNext = (this.#availNext + 1) & 0xffff;
+    return true;
+  }
+
+  /** The same, as a part of the chain that the last `add` began, which is not yet published. The ring has room. */
+  append(address: number, length: number): void {
+    assert(this.#freeDepth > 0 && this.#availNext !== this.#availPublished, 'a chain is begun');
+    const before = this.#last;
+    const id = this.#describe(address, length, BEHIND);
+    this.#behind[before] = id;
+    const at = this.#descWord + (before << 2) + 3;
+    this.#u32[at] = (this.#u32[at]! & 0xffff) | DESC_F_NEXT | (id << 16);
+  }
+
+  #describe(address: number, length: number, state: number): number {
     const id = this.#freeIds[--this.#freeDepth]!;
-    this.#isOutstanding[id] = 1;
+    this.#last = id;
+    this.#idState[id] = state;
+    this.#behind[id] = -1;
     this.#addresses[id] = address;
     this.#lengths[id] = length;
     const u32 = this.#u32;
@@ -154,9 +188,7 @@ export class SplitDriver {
     u32[at + 1] = 0;
     u32[at + 2] = length;
     u32[at + 3] = this.#deviceWrites ? DESC_F_WRITE : 0;
-    this.#u16[this.#availRing + (this.#availNext & this.#mask)] = id;
-    this.#availNext = (this.#availNext + 1) & 0xffff;
-    return true;
+    return id;
   }
 
   /** Let the device see everything added. Once per batch. */
@@ -206,7 +238,7 @@ export class SplitDriver {
     // Section 2.7.8: `len` counts bytes written, so it says nothing (and older devices put anything) where we send.
     if (
       id >= this.size ||
-      this.#isOutstanding[id] === 0 ||
+      this.#idState[id] !== HEAD ||
       (this.#deviceWrites && length > this.#lengths[id]!)
     ) {
       this.violations++;
@@ -215,9 +247,36 @@ export class SplitDriver {
     }
     this.#usedNext = (this.#usedNext + 1) & 0xffff;
     this.#usedReady--;
-    this.#isOutstanding[id] = 0;
-    this.#freeIds[this.#freeDepth++] = id;
+    this.#chain = this.#behind[id]!;
     this.length = length;
+    return this.#release(id);
+  }
+
+  /** The address of the next buffer of the chain that `get` took from, which is the caller's again, or CHAIN_END. */
+  getMore(): number {
+    const id = this.#chain;
+    if (id < 0) return CHAIN_END;
+    this.#chain = this.#behind[id]!;
+    return this.#release(id);
+  }
+
+  /**
+   * Of the entry that is `ahead` further on than the one that `get` would take, of those that `peek` promised: the address
+   * that it was added with, or RING_BROKEN.
+   */
+  addressAhead(ahead: number): number {
+    assert(ahead < this.#usedReady, 'look only at what peek promised');
+    const at = this.#usedRingWord + (((this.#usedNext + ahead) & this.#mask) << 1);
+    const id = this.#u32[at]!;
+    if (id < this.size && this.#idState[id] === HEAD) return this.#addresses[id]!;
+    this.violations++;
+    this.#usedReady = 0;
+    return RING_BROKEN;
+  }
+
+  #release(id: number): number {
+    this.#idState[id] = FREE;
+    this.#freeIds[this.#freeDepth++] = id;
     return this.#addresses[id]!;
   }
 

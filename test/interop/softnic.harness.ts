@@ -168,13 +168,15 @@ export class Application {
     port: number,
     side: Side,
     filters = [anyFilter(side === 'a' ? ADDRESSES.aIp : ADDRESSES.bIp)],
+    offload = false,
   ): Application {
     const mac = side === 'a' ? ADDRESSES.aMac : ADDRESSES.bMac;
     const sizes = { ringSize: RING_SIZE, frameSize: FRAME_SIZE, frameCount: FRAME_COUNT };
     const { regionBytes } = virtioGeometry(sizes);
     const grant: VirtioGrant = { mac, mtu: 1500, headroom: 128, ...sizes, regionBytes };
     const socket = nic.addPort({ port, mac, filters });
-    return new Application(openVirtioQueue(grant, { region: createRegion(grant), socket }), side);
+    const fds = { region: createRegion(grant), socket };
+    return new Application(openVirtioQueue(grant, fds, TIMEOUT_MS, offload), side);
   }
 
   /** Send test frame `sequence` to the other side as soon as there is room. */

@@ -23,6 +23,7 @@ export interface FakeQueueOptions {
 
 export class FakeQueue implements NicQueue {
   readonly driver = 'fake';
+  readonly offloads = 0;
   readonly memory: FrameMemory;
   readonly frameLengthMax: number;
   readonly counters: NicCounters = newNicCounters();

@@ -55,6 +55,7 @@ export function openAfXdpQueue(
 
 export class AfXdpQueue implements NicQueue {
   readonly driver = 'af-xdp';
+  readonly offloads = 0;
   readonly memory: FrameMemory;
   readonly frameLengthMax: number;
   readonly counters: NicCounters = newNicCounters();

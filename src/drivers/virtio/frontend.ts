@@ -29,6 +29,7 @@ import {
 import type { PairRings, RingLayout } from './attach.ts';
 import {
   FEATURES_MULTIQUEUE,
+  FEATURES_OFFLOAD,
   FEATURES_REQUIRED,
   FEATURES_WANTED,
   PROTOCOL_FEATURES_WANTED,
@@ -71,17 +72,19 @@ export interface VhostSession {
 /**
  * Start the device behind `socket` on `rings`. The socket stays the caller's, and stays open for as long as the rings
  * are in use: closing it stops the device. With `eventfds` of an earlier session on these rings those are used again.
+ * `offload`: take checksums, cutting and merging, if the device has all of them.
  */
 export function startDevice(
   socket: number,
   rings: SharedRings,
   timeoutMs = ANSWER_TIMEOUT_MS,
   eventfds: readonly PairFds[] = [],
+  offload = false,
 ): VhostSession {
   setNonBlocking(socket, false);
   setTimeouts(socket, timeoutMs);
   const channel = new Channel(socket);
-  const features = negotiate(channel, rings.rings.length);
+  const features = negotiate(channel, rings.rings.length, offload);
   channel.request(
     REQ.SET_MEM_TABLE,
     encodeMemTable([{ guestAddress: 0, size: rings.regionBytes, userAddress: 0, offset: 0 }]),
@@ -125,14 +128,18 @@ export function startDevice(
   }
 }
 
-function negotiate(channel: Channel, pairs: number): bigint {
+function negotiate(channel: Channel, pairs: number, offload: boolean): bigint {
   const offered = channel.query(REQ.GET_FEATURES);
   if ((offered & FEATURES_REQUIRED) !== FEATURES_REQUIRED) {
     throw new ArrakisError('ARK_PROTOCOL', 'the device does not offer VIRTIO_F_VERSION_1', {
       hint: 'it speaks only the legacy virtio interface; use a virtio 1.x device',
     });
   }
-  const features = offered & (FEATURES_WANTED | (pairs > 1 ? FEATURES_MULTIQUEUE : 0n));
+  // Cutting and merging go together; a device that has only some of it is used without.
+  const isWhole = offload && (offered & FEATURES_OFFLOAD) === FEATURES_OFFLOAD;
+  const features =
+    offered &
+    (FEATURES_WANTED | (pairs > 1 ? FEATURES_MULTIQUEUE : 0n) | (isWhole ? FEATURES_OFFLOAD : 0n));
   let pairsMax = 1;
   if (hasFeature(features, FEATURE.VHOST_USER_F_PROTOCOL_FEATURES)) {
     const protocol = channel.query(REQ.GET_PROTOCOL_FEATURES) & PROTOCOL_FEATURES_WANTED;

@@ -4,13 +4,18 @@
  *   buffer   | headroom ............ [virtio_net_hdr, 12] | frame ............ |
  *                                    ^ descriptor address  ^ frame handle
  *
- * - The header stands right before the frame, in its headroom. No offloads were negotiated: it is zero when we send,
- *   and says nothing when we receive (virtio 1.2, section 5.1.6).
+ * - The header stands right before the frame, in its headroom (virtio 1.2, section 5.1.6). Without offloads it is zero
+ *   when we send, and says nothing when we receive.
+ * - With offloads a packet may have several buffers. Those behind the first have no header: what was received begins at the
+ *   descriptor's address.
  * - Frames in the rings are the device's; the pool has the rest, except what the caller holds.
  * - The device is not trusted: what it says is checked by SplitDriver, and a violation stops this queue (`broken`).
  */
 
 import {
+  BATCH_PIECES_MAX,
+  FRAME_FLAG,
+  NIC_OFFLOAD,
   NIC_STATE,
   type NicCounters,
   type NicQueue,
@@ -22,10 +27,12 @@ import { eventfdSignal, readFd } from '../../ffi/fd.ts';
 import { type Mapping, mapShared } from '../../ffi/memory.ts';
 import { type FrameMemory, frameMemory, NO_FRAME } from '../../memory/frame-memory.ts';
 import { FramePool } from '../../memory/frame-pool.ts';
-import { SplitDriver } from '../../ring/split-driver.ts';
+import { F_DATA_VALID, F_NEEDS_CSUM } from '../../ring/net-header.ts';
+import { CHAIN_END, SplitDriver } from '../../ring/split-driver.ts';
 import { NET_HEADER_LEN } from '../../ring/split-layout.ts';
 import { checkGrant, type PairRings, type RingLayout, type VirtioGrant } from './attach.ts';
 import { ANSWER_TIMEOUT_MS } from './frontend.ts';
+import { emitHeader, isPacket } from './offload.ts';
 import { deviceState, startVirtio, type VirtioFds, type VirtioPair } from './session.ts';
 
 /**
@@ -36,8 +43,9 @@ export function openVirtioQueue(
   grant: VirtioGrant,
   fds: VirtioFds,
   timeoutMs = ANSWER_TIMEOUT_MS,
+  offload = false,
 ): VirtioQueue {
-  const session = startVirtio(grant, fds, timeoutMs);
+  const session = startVirtio(grant, fds, timeoutMs, offload);
   try {
     return new VirtioQueue(session.pairs[0]!, () => session.close());
   } catch (error) {
@@ -55,12 +63,16 @@ export function openVirtioPair(pair: VirtioPair): VirtioQueue {
   return new VirtioQueue(pair, null);
 }
 
+/** Byte of `num_buffers` in virtio_net_hdr. */
+const NUM_BUFFERS = 10;
+
 export class VirtioQueue implements NicQueue {
   readonly driver = 'virtio';
   readonly memory: FrameMemory;
   readonly frameLengthMax: number;
   readonly counters: NicCounters = newNicCounters();
   readonly doorbellFd: number;
+  readonly offloads: number;
   readonly #pool: FramePool;
   readonly #rings: PairRings;
   #rx: SplitDriver;
@@ -82,6 +94,7 @@ export class VirtioQueue implements NicQueue {
     this.memory = frameMemory(this.#mapping.buffer, grant);
     this.frameLengthMax = grant.mtu + FRAME_LENGTH_MIN;
     this.doorbellFd = pair.callFd;
+    this.offloads = pair.offload ? NIC_OFFLOAD.checksum | NIC_OFFLOAD.segmentation : 0;
     this.#fds = pair;
     this.#onClose = onClose;
     this.#rings = geometry.rings[pair.pair]!;
@@ -99,8 +112,9 @@ export class VirtioQueue implements NicQueue {
     return this.#pool.available;
   }
 
-  rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number): number {
+  rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number, flags?: Uint8Array): number {
     if (this.#state !== NIC_STATE.up) return 0;
+    if (this.offloads !== 0) return this.#rxPackets(frames, lengths, max, flags ?? null);
     const rx = this.#rx;
     const ready = Math.min(rx.peek(), max);
     let count = 0;
@@ -127,7 +141,13 @@ export class VirtioQueue implements NicQueue {
     return count;
   }
 
-  txBatch(frames: Uint32Array, lengths: Uint16Array, count: number): number {
+  txBatch(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    count: number,
+    flags?: Uint8Array,
+    segmentBytes?: Uint16Array,
+  ): number {
     if (this.#state !== NIC_STATE.up) return 0;
     const tx = this.#tx;
     const { view } = this.memory;
@@ -138,6 +158,12 @@ export class VirtioQueue implements NicQueue {
       if (tx.free === 0) break;
       const frame = frames[taken]!;
       const length = lengths[taken]!;
+      if (flags !== undefined && flags[taken] !== 0) {
+        const pieces = this.#txPacket(frames, lengths, taken, count, flags, segmentBytes);
+        if (pieces === 0) break;
+        taken += pieces - 1;
+        continue;
+      }
       const owned = this.#pool.owns(frame);
       if (!owned || !isSendable(this.memory, frame, length, this.frameLengthMax)) {
         this.counters.txDropped++;
@@ -158,6 +184,127 @@ export class VirtioQueue implements NicQueue {
     return taken;
   }
 
+  /**
+   * Received packets with their offloads. The device shows all buffers of a packet at once (virtio 1.2, section 5.1.6.4):
+   * a count that says otherwise breaks the queue.
+   */
+  #rxPackets(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    max: number,
+    flags: Uint8Array | null,
+  ): number {
+    const rx = this.#rx;
+    const { u8 } = this.memory;
+    let left = rx.peek();
+    let count = 0;
+    while (left > 0) {
+      const first = rx.addressAhead(0);
+      if (first < 0) break;
+      const pieces = u8[first + NUM_BUFFERS]! | (u8[first + NUM_BUFFERS + 1]! << 8);
+      const headerFlags = u8[first]!;
+      if (pieces === 0 || pieces > left) {
+        this.#break();
+        return count;
+      }
+      if (count > 0 && count + pieces > max) break;
+      left -= pieces;
+      const isKept =
+        pieces === 1 || (flags !== null && pieces <= max && pieces <= BATCH_PIECES_MAX);
+      if (!this.#takePieces(frames, lengths, count, pieces, isKept)) continue;
+      if (flags !== null) {
+        const isRight = (headerFlags & (F_NEEDS_CSUM | F_DATA_VALID)) !== 0;
+        flags.fill(FRAME_FLAG.more, count, count + pieces - 1);
+        flags[count + pieces - 1] = 0;
+        if (isRight) flags[count]! |= FRAME_FLAG.checksum;
+      }
+      count += pieces;
+    }
+    if (rx.broken) this.#break();
+    else if (rx.free > 0) this.#post();
+    return count;
+  }
+
+  /** Take a packet's buffers from the ring. False when it was dropped, or the ring is broken. */
+  #takePieces(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    at: number,
+    pieces: number,
+    isKept: boolean,
+  ): boolean {
+    const rx = this.#rx;
+    let bytes = 0;
+    let isGood = isKept;
+    let taken = 0;
+    for (; taken < pieces; taken++) {
+      const address = rx.get();
+      if (address < 0) break;
+      const frame = taken === 0 ? address + NET_HEADER_LEN : address;
+      const length = taken === 0 ? rx.length - NET_HEADER_LEN : rx.length;
+      if (length < (taken === 0 ? FRAME_LENGTH_MIN : 1)) isGood = false;
+      if (isKept) {
+        frames[at + taken] = frame;
+        lengths[at + taken] = Math.max(0, length);
+      } else this.#pool.free(frame);
+      bytes += length;
+    }
+    if (isGood && taken === pieces) {
+      this.counters.rxPackets++;
+      this.counters.rxBytes += bytes;
+      return true;
+    }
+    if (isKept) for (let i = 0; i < taken; i++) this.#pool.free(frames[at + i]!);
+    this.counters.rxDropped++;
+    return false;
+  }
+
+  /**
+   * Send the packet whose pieces begin at `at`, with what its flags ask of the device. Entries that were accepted, also
+   * when it can never be sent and was dropped; 0 when the ring has no room for all of it.
+   */
+  #txPacket(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    at: number,
+    count: number,
+    flags: Uint8Array,
+    segmentBytes: Uint16Array | undefined,
+  ): number {
+    const tx = this.#tx;
+    const pool = this.#pool;
+    let pieces = 1;
+    while (at + pieces < count && (flags[at + pieces - 1]! & FRAME_FLAG.more) !== 0) pieces++;
+    let areOwned = true;
+    for (let i = at; i < at + pieces; i++) if (!pool.owns(frames[i]!)) areOwned = false;
+    const isGood =
+      areOwned &&
+      this.offloads !== 0 &&
+      isPacket(this.memory, frames, lengths, at, pieces, flags, this.frameLengthMax);
+    if (!isGood) {
+      this.counters.txDropped++;
+      for (let i = at; i < at + pieces; i++) if (pool.owns(frames[i]!)) pool.free(frames[i]!);
+      return pieces;
+    }
+    if (tx.free < pieces) return 0;
+    const first = frames[at]!;
+    emitHeader(
+      this.memory.view,
+      first,
+      flags[at]!,
+      segmentBytes === undefined ? 0 : segmentBytes[at]!,
+    );
+    tx.add(first - NET_HEADER_LEN, lengths[at]! + NET_HEADER_LEN);
+    let bytes = lengths[at]!;
+    for (let i = at + 1; i < at + pieces; i++) {
+      tx.append(frames[i]!, lengths[i]!);
+      bytes += lengths[i]!;
+    }
+    this.counters.txPackets++;
+    this.counters.txBytes += bytes;
+    return pieces;
+  }
+
   reclaim(max: number): number {
     if (this.#state !== NIC_STATE.up || this.#tx.outstanding === 0) return 0;
     const tx = this.#tx;
@@ -167,6 +314,7 @@ export class VirtioQueue implements NicQueue {
       const address = tx.get();
       if (address < 0) break;
       this.#pool.free(address + NET_HEADER_LEN);
+      for (let more = tx.getMore(); more !== CHAIN_END; more = tx.getMore()) this.#pool.free(more);
     }
     if (tx.broken) this.#break();
     return count;

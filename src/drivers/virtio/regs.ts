@@ -11,11 +11,21 @@ export const QUEUES_PER_PAIR = 2;
 
 /** Without these the driver does not work with a device. */
 export const FEATURES_REQUIRED = featureSet(FEATURE.VIRTIO_F_VERSION_1);
-/** Taken when the device offers them. No offloads and no mergeable buffers: a frame is one whole buffer. */
+/** Taken when the device offers them. Without FEATURES_OFFLOAD a frame is one whole buffer. */
 export const FEATURES_WANTED = featureSet(
   FEATURE.VIRTIO_F_VERSION_1,
   FEATURE.VIRTIO_RING_F_EVENT_IDX,
   FEATURE.VHOST_USER_F_PROTOCOL_FEATURES,
+);
+/** Taken as well by who asks for offloads. Frames of up to 64 KiB come in several buffers, so cutting needs merging. */
+export const FEATURES_OFFLOAD = featureSet(
+  FEATURE.VIRTIO_NET_F_CSUM,
+  FEATURE.VIRTIO_NET_F_HOST_TSO4,
+  FEATURE.VIRTIO_NET_F_HOST_TSO6,
+  FEATURE.VIRTIO_NET_F_GUEST_CSUM,
+  FEATURE.VIRTIO_NET_F_GUEST_TSO4,
+  FEATURE.VIRTIO_NET_F_GUEST_TSO6,
+  FEATURE.VIRTIO_NET_F_MRG_RXBUF,
 );
 /** Taken as well with several queue pairs. Pairs are switched on by SET_VRING_ENABLE: there is no control queue. */
 export const FEATURES_MULTIQUEUE = featureSet(FEATURE.VIRTIO_NET_F_MQ);

@@ -16,6 +16,7 @@ import {
 import { requireSealed } from '../../ffi/memory.ts';
 import { checkGrant, type VirtioGrant } from './attach.ts';
 import { ANSWER_TIMEOUT_MS, type PairFds, type SharedRings, startDevice } from './frontend.ts';
+import { FEATURES_OFFLOAD } from './regs.ts';
 
 /** Descriptors that come with a VirtioGrant. */
 export interface VirtioFds {
@@ -30,6 +31,8 @@ export interface VirtioPair extends PairFds {
   readonly grant: VirtioGrant;
   readonly pair: number;
   readonly eventIdx: boolean;
+  /** Checksums, cutting and merging were negotiated. */
+  readonly offload: boolean;
   readonly region: number;
   readonly socket: number;
 }
@@ -66,8 +69,9 @@ export class VirtioSession {
   restart(socket: number, timeoutMs = ANSWER_TIMEOUT_MS): void {
     replaceFd(socket, this.controlFd);
     for (const { errFd } of this.pairs) eventfdClear(errFd);
-    const { eventIdx } = startDevice(this.controlFd, this.#rings, timeoutMs, this.pairs);
-    if (eventIdx === this.pairs[0]!.eventIdx) return;
+    const { offload, eventIdx } = this.pairs[0]!;
+    const now = startDevice(this.controlFd, this.#rings, timeoutMs, this.pairs, offload);
+    if (eventIdx === now.eventIdx && offload === hasOffload(now.features)) return;
     throw new ArrakisError('ARK_PROTOCOL', 'the device came back with other features', {
       hint: 'close the VNIC and open it again',
     });
@@ -100,6 +104,9 @@ export class VirtioSession {
   }
 }
 
+const hasOffload = (features: bigint): boolean =>
+  (features & FEATURES_OFFLOAD) === FEATURES_OFFLOAD;
+
 /** `gone` when the socket was closed, `broken` when a ring was given up or something came that nobody asked for. */
 export function deviceState(socket: number, errFds: readonly number[]): 'up' | 'gone' | 'broken' {
   const events = pollOne(socket, POLLIN, 0);
@@ -109,13 +116,15 @@ export function deviceState(socket: number, errFds: readonly number[]): 'up' | '
 }
 
 /**
- * Start the device of `grant` on its region. Takes over both descriptors, also on failure.
+ * Start the device of `grant` on its region, with offloads if they are wanted and the device has them. Takes over both
+ * descriptors, also on failure.
  * Throws ARK_BAD_ARGUMENT or ARK_LIMIT (grant), ARK_NOT_PERMITTED (unsealed memory), and what `startDevice` throws.
  */
 export function startVirtio(
   grant: VirtioGrant,
   fds: VirtioFds,
   timeoutMs = ANSWER_TIMEOUT_MS,
+  wantsOffload = false,
 ): VirtioSession {
   const { region, socket } = fds;
   try {
@@ -124,12 +133,15 @@ export function startVirtio(
     // A region that was in use before must not show the device old indices.
     fs.writeSync(region, Buffer.alloc(ringsEnd), 0, ringsEnd, 0);
     const memory = { regionFd: region, regionBytes, ringSize: grant.ringSize, rings };
-    const { eventIdx, pairs } = startDevice(socket, memory, timeoutMs);
+    const started = startDevice(socket, memory, timeoutMs, [], wantsOffload);
+    const { eventIdx, pairs } = started;
+    const offload = hasOffload(started.features);
     const described = pairs.map((pair, index) => ({
       ...pair,
       grant,
       pair: index,
       eventIdx,
+      offload,
       region,
       socket,
     }));

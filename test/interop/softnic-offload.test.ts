@@ -241,7 +241,8 @@ describe('offloads of the software NIC', () => {
     let count = 0;
     const frames = new Uint32Array(48);
     const flags = new Uint8Array(48);
-    for (let n; (n = b.queue.rxBatch(frames, new Uint16Array(48), 48, flags)) > 0; ) {
+    const take = (): number => b.queue.rxBatch(frames, new Uint16Array(48), 48, flags);
+    for (let n = take(); n > 0; n = take()) {
       for (let i = 0; i < n; i++) {
         if ((flags[i]! & FRAME_FLAG.more) === 0) count++;
         b.queue.free(frames[i]!);

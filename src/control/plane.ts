@@ -20,6 +20,7 @@ import { ObjectTable } from './objects/table.ts';
 import { type Vnic, vnicGone, vnicReattached } from './objects/vnic.ts';
 import { Placement } from './placement.ts';
 import type { PolicyStore } from './policy/store.ts';
+import { Repossessions } from './repossessions.ts';
 
 /** What the plane needs of the daemon around it. */
 export interface Host {
@@ -73,6 +74,7 @@ export class ControlPlane {
   readonly endpoints: EndpointTable;
   readonly names: NameTable;
   readonly devices: DeviceTable;
+  readonly repossessions: Repossessions;
   /** The daemon's own domain, for objects that outlive their maker's connection. */
   readonly self: Domain;
   readonly counters = {
@@ -115,6 +117,7 @@ export class ControlPlane {
       options.log,
       this.keeping,
     );
+    this.repossessions = new Repossessions(this.keeping, options.log);
     const { pid, uid } = this;
     const gid = process.getgid!();
     const birth = { id: 0, createdMs: options.clock() };

@@ -6,6 +6,7 @@ import type { Ipv4, Mac } from '../../base/address.ts';
 import type { Coalescing } from '../../device/coalescing.ts';
 import type { RateSetting } from '../../device/rate.ts';
 import type { Filter } from '../../filter/boxes.ts';
+import type { Belongings } from '../repossess.ts';
 
 /** How the doorbell of a queue is coalesced; null: of every queue. */
 export interface DoorbellSetting extends Coalescing {
@@ -57,6 +58,8 @@ export interface Attachment {
   readonly regionBytes: number;
   /** For the application: the region, and a socket (one a queue pair, where each has its own). The attachment owns them until `handedOver` or `detach`. */
   readonly fds: readonly number[];
+  /** What a process may keep, and go on with, beyond `detach`. Default, and null: nothing. */
+  readonly belongings?: Belongings | null;
   /** The application has its copies: the attachment closes what it need not keep. */
   handedOver(): void;
   /** Replace what it receives and what it sends, at once. A packet that both old and new take is not lost. */

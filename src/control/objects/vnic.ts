@@ -95,6 +95,8 @@ export class Vnic implements ControlObject {
   doorbells: readonly DoorbellSetting[] = [];
   state: VnicState = 'prepared';
   attachment: Attachment | null = null;
+  /** The process that has it open, or had last; 0: none. */
+  holder = 0;
   removed = false;
   opened = 0;
   /** Ids of its queue, doorbell and region while it is open. */
@@ -335,6 +337,7 @@ export async function attachVnic(
     throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} was closed while it was opened`);
   }
   vnic.opened++;
+  if (attachment.belongings) plane.repossessions.regained(attachment.belongings);
   attached(plane, vnic, request, attachment);
   keepVnic(plane, vnic);
   return attachment;
@@ -360,6 +363,7 @@ export function attached(
     }),
   ];
   vnic.attachment = attachment;
+  vnic.holder = vnic.opener.pid;
   vnic.state = 'open';
 }
 
@@ -373,10 +377,13 @@ export function detachVnic(plane: ControlPlane, vnic: Vnic): Promise<void> {
   endUse(vnic);
   for (const id of vnic.parts) plane.objects.remove(id);
   vnic.parts = [];
+  const { belongings } = attachment;
+  const repossess = belongings ? plane.repossessions.note(belongings, vnic.holder) : null;
   // Before the device lets go: what is half gone is not to be taken over.
   keepVnic(plane, vnic);
   vnic.released = attachment
     .detach()
+    .finally(repossess)
     .catch((error: Error) =>
       plane.log('error', 'detach failed', { vnic: vnic.id, error: error.message }),
     )

@@ -5,7 +5,6 @@
  * - A watch on the kernel's links tells when the interface goes; its VNICs are then gone and the device with them.
  */
 import type { Mac } from '../../base/address.ts';
-import { assert } from '../../base/assert.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import type { RateSetting } from '../../device/rate.ts';
 import {
@@ -216,8 +215,7 @@ class AfXdpAttachment implements Attachment {
 
   /** Weights have no meaning here: the kernel's queues divide the link. */
   limit({ queue, direction, bitsPerSecond, packetsPerSecond }: RateSetting): void {
-    assert(queue === null, 'XDP limits a VNIC, not a queue of it');
-    this.#vnic.setLimit(direction, { bitsPerSecond, packetsPerSecond });
+    this.#vnic.setLimit(direction, { bitsPerSecond, packetsPerSecond }, queue);
   }
 
   coalesce({ queue, ...coalescing }: DoorbellSetting): void {

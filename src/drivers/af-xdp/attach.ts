@@ -150,7 +150,7 @@ export class XdpInterface {
     const { id, index } = of;
     const { maps, guardMode, rules } = this.#switch;
     const frameLengthMax = mtu + ETHERNET_HEADER_LEN;
-    const guard = rules.guard(id, frameLengthMax);
+    const guard = rules.guard(id, index, frameLengthMax);
     const guardLink = this.#switch.attach('ark_guard', guard, switchEnd, guardMode);
     undo.push(() => closeFd(guardLink));
     const deliver = deliverProgram(maps, slotOf(id, index));

@@ -115,14 +115,17 @@ export class XdpVnic {
     this.#switch.setFilters(this.#owner, filters, transmit);
   }
 
-  /** Limit what it sends or receives: frames beyond are dropped. Nothing limits what a direct one sends. */
-  setLimit(direction: Direction, limit: RateLimit): void {
+  /**
+   * Limit what it, or queue `queue` of it, sends or receives: frames beyond are dropped. ARK_UNSUPPORTED for what a
+   * direct one sends: nothing stands behind it.
+   */
+  setLimit(direction: Direction, limit: RateLimit, queue: number | null = null): void {
     this.#requireAttached();
     if (direction === 'send' && this.#owner.kind === 'direct') {
       if (isLimited(limit)) throw sendsUnlimited(this.#owner);
       return;
     }
-    this.#switch.setLimit(this.#owner.id, direction, limit);
+    this.#switch.setLimit(this.#owner.id, queue, direction, limit);
   }
 
   /**

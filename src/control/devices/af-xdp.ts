@@ -108,7 +108,8 @@ class AfXdpDevice implements NicDevice {
   }
 
   describe(): DeviceDescription {
-    const detail = `AF_XDP, ${this.#interface.mode} mode`;
+    const hidden = this.#interface.hidesTags ? '; VLAN tags are hidden from it' : '';
+    const detail = `AF_XDP, ${this.#interface.mode} mode${hidden}`;
     return { kind: 'interface', state: this.#state, pid: 0, restarts: 0, detail };
   }
 

@@ -27,6 +27,7 @@ import {
 import { deliverProgram, slotOf } from './programs/index.ts';
 import { type SavedSwitch, SWITCH_FDS, XdpSwitch } from './switch.ts';
 import { isVethPair, makeVethPair, raiseVethPair, removeVethPair, type VethPair } from './veth.ts';
+import { type HeldOffload, hidesTags, keepTags, restoreOffloads } from './vlan.ts';
 import { type Path, refuseUnchecked, type SavedVnic, XdpVnic } from './vnic.ts';
 
 export type { AfXdpGrant } from './grant.ts';
@@ -56,10 +57,12 @@ export class XdpInterface {
   /** Whether the steer program runs in the driver. */
   readonly mode: XdpMode;
   readonly #switch: XdpSwitch;
+  readonly #offloads: readonly HeldOffload[];
   readonly #vnics = new Set<XdpVnic>();
   #closed = false;
 
-  private constructor(link: Link, xdpSwitch: XdpSwitch) {
+  private constructor(link: Link, xdpSwitch: XdpSwitch, offloads: readonly HeldOffload[]) {
+    this.#offloads = offloads;
     this.index = link.index;
     this.name = link.name;
     this.mac = link.mac;
@@ -82,7 +85,13 @@ export class XdpInterface {
     if (!link.up) {
       throw new ArrakisError('ARK_GONE', `${name} is down`, { hint: `ip link set ${name} up` });
     }
-    return new XdpInterface(link, XdpSwitch.open(link));
+    const offloads = keepTags(link);
+    try {
+      return new XdpInterface(link, XdpSwitch.open(link), offloads);
+    } catch (error) {
+      restoreOffloads(offloads);
+      throw error;
+    }
   }
 
   /**
@@ -93,7 +102,8 @@ export class XdpInterface {
     const link = linkByName(name);
     const same = link !== null && link.index === saved.index && link.mac === saved.mac && link.up;
     if (same && fds.length === SWITCH_FDS) {
-      return new XdpInterface(link, XdpSwitch.adopt(saved.switch, link.mac, fds));
+      const adopted = XdpSwitch.adopt(saved.switch, link.mac, fds);
+      return new XdpInterface(link, adopted, saved.offloads);
     }
     closeAll(fds);
     throw new ArrakisError('ARK_GONE', `${name} is not what it was, or down`);
@@ -102,7 +112,14 @@ export class XdpInterface {
   /** For `adopt`. The descriptors stay this object's. */
   save(): { state: SavedInterface; fds: number[] } {
     const { state, fds } = this.#switch.save();
-    return { state: { index: this.index, mac: this.mac, switch: state }, fds };
+    const { index, mac } = this;
+    return { state: { index, mac, switch: state, offloads: this.#offloads }, fds };
+  }
+
+  /** Whether VLAN tags may be hidden from the switch, which then takes a frame of a VLAN for one of none. */
+  get hidesTags(): boolean {
+    const link = linkByIndex(this.index);
+    return link !== null && hidesTags(link);
   }
 
   /** Speed of the link, bits a second; null when it has none, or does not tell. */
@@ -312,6 +329,7 @@ export class XdpInterface {
     if (this.#closed) return;
     this.#closed = true;
     const undo = new Cleanup();
+    undo.push(() => restoreOffloads(this.#offloads));
     undo.push(() => this.#switch.close());
     for (const vnic of this.#vnics) undo.push(() => vnic.detach());
     undo.run();
@@ -322,6 +340,7 @@ export interface SavedInterface {
   readonly index: number;
   readonly mac: Mac;
   readonly switch: SavedSwitch;
+  readonly offloads: readonly HeldOffload[];
 }
 
 const notWhole = ({ name }: FlowOwner): ArrakisError =>

@@ -41,6 +41,8 @@ const filterText = (filter: string | Filter): string =>
 interface VnicEvents {
   /** It stopped for good, with the reason. The queue is closed by the application. */
   gone: [reason: string];
+  /** Queue pair `queue` broke the protocol of its device, and is served no more. The other pairs go on. */
+  'queue-broken': [queue: number, reason: string];
   /** Its device was restarted, and the queue goes on. Frames that were with the device are lost. */
   reattached: [];
 }

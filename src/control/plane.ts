@@ -17,7 +17,7 @@ import { EndpointTable } from './objects/endpoint.ts';
 import { NameTable } from './objects/name-table.ts';
 import { RegionTable } from './objects/region-share.ts';
 import { ObjectTable } from './objects/table.ts';
-import { type Vnic, vnicGone, vnicReattached } from './objects/vnic.ts';
+import { type Vnic, vnicGone, vnicQueueBroken, vnicReattached } from './objects/vnic.ts';
 import { Placement } from './placement.ts';
 import type { PolicyStore } from './policy/store.ts';
 import { Repossessions } from './repossessions.ts';
@@ -152,6 +152,7 @@ export class ControlPlane {
     return {
       log: this.log,
       vnicGone: (vnic, reason) => vnicGone(this, vnic, reason),
+      vnicQueueBroken: (vnic, queue, reason) => vnicQueueBroken(this, vnic, queue, reason),
       vnicReattached: (vnic, socket) => vnicReattached(this, vnic, socket),
       deviceChanged: (device) => this.devices.save(device),
       deviceGone: (device, reason, usable) => {

@@ -117,6 +117,8 @@ export interface NicDevice {
 export interface DeviceEvents {
   /** One VNIC stopped. */
   vnicGone(vnic: number, reason: string): void;
+  /** One queue pair of a VNIC broke its device's protocol and is served no more; the others are. */
+  vnicQueueBroken(vnic: number, queue: number, reason: string): void;
   /** The VNIC is served anew, behind another socket: for its application, which is to connect again. */
   vnicReattached(vnic: number, socket: number): void;
   /** What `save` says is not what it was. */

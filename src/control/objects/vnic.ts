@@ -444,6 +444,19 @@ export function useRevoked(plane: ControlPlane, vnic: Vnic): void {
   awaitStop(plane, [user.cap], detachVnic(plane, vnic));
 }
 
+/** A queue pair of the VNIC is served no more: tell the domain. The others go on. */
+export function vnicQueueBroken(
+  plane: ControlPlane,
+  id: number,
+  queue: number,
+  reason: string,
+): void {
+  const vnic = plane.vnics.get(id);
+  if (vnic === undefined || vnic.attachment === null) return;
+  plane.log('warn', 'queue broken', { vnic: id, name: vnic.name, queue, reason });
+  vnic.opener.event('vnic.queue-broken', { vnic: id, queue, reason });
+}
+
 /** The device serves the VNIC anew: its application gets the socket and goes on. */
 export function vnicReattached(plane: ControlPlane, id: number, socket: number): void {
   const vnic = plane.vnics.get(id);

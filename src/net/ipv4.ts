@@ -124,6 +124,11 @@ export class Ipv4Layer {
     this.#arp.learnFromTraffic(neighbour, ethernet.srcHi(view, frame), ethernet.srcLo(view, frame));
   }
 
+  /** Whether a datagram to the host `ip` would leave: it can be one host's address, and there is a next hop. */
+  hasRoute(ip: number): boolean {
+    return this.#isSource(ip) && (this.isOnLink(ip) || this.#gateway !== 0);
+  }
+
   isOnLink(ip: number): boolean {
     return ((ip ^ this.address) & this.#mask) === 0;
   }

@@ -9,6 +9,8 @@ export const RX_OUTCOMES = [
   'rxEcho',
   'rxIcmp',
   'rxUdp',
+  /** A TCP segment for a connection or a listener, whatever that did with it (TCP_EVENTS). */
+  'rxTcp',
   /** Shorter than its header, an IEEE 802.3 frame, or sent by a group address. */
   'badEthernet',
   'badArp',
@@ -19,7 +21,8 @@ export const RX_OUTCOMES = [
   'badSource',
   'badUdp',
   'badIcmp',
-  /** Wrong checksum in the IPv4, UDP or ICMP header. */
+  'badTcp',
+  /** Wrong checksum in the IPv4, UDP, TCP or ICMP header. */
   'badChecksum',
   'notForUs',
   /** A fragment: there is no reassembly. */
@@ -30,6 +33,59 @@ export const RX_OUTCOMES = [
   'noProtocol',
   /** UDP to a port that nobody has bound. */
   'noSocket',
+  /** TCP for no connection and no listener. */
+  'noConnection',
+] as const;
+
+/** What TCP did with segments beyond the plain course of things. */
+export const TCP_EVENTS = [
+  /** Segments to and from connections. */
+  'tcpSegmentsOut',
+  'tcpConnects',
+  'tcpAccepts',
+  /** Dropped: outside the window, an old duplicate by its timestamp, acknowledging what was never sent, an old ACK. */
+  'tcpOutOfWindow',
+  'tcpPaws',
+  'tcpBadAck',
+  'tcpBadOptions',
+  /** A state has no use for it: no ACK bit, data after the end, a SYN that makes no sense. */
+  'tcpUnexpected',
+  /** Data that was there already; data that came before what precedes it. */
+  'tcpDuplicate',
+  'tcpOutOfOrder',
+  /** Data dropped, to be sent again by the peer: too much of it is kept (NET_LIMITS). */
+  'tcpReceiveFull',
+  /** No frame was free for a segment; no room in the transmit queue. */
+  'tcpNoFrame',
+  'tcpNoRoom',
+  'tcpChallengeAcks',
+  'tcpChallengeLimited',
+  'tcpResetsSent',
+  'tcpResetsLimited',
+  'tcpResetsReceived',
+  'tcpBadResets',
+  /** A SYN that was dropped because there are NET_LIMITS.tcpFlowsMax flows; flows in TIME-WAIT that made room. */
+  'tcpFlowsFull',
+  'tcpTimeWaitEvicted',
+  /** A SYN found the backlog full and got a cookie; cookies that came back, and that were wrong. */
+  'tcpCookiesSent',
+  'tcpCookiesAccepted',
+  'tcpCookiesBad',
+  /** Connections that ended without an answer. */
+  'tcpTimedOut',
+  'tcpZeroWindowProbes',
+  'tcpKeepAlives',
+  'tcpIcmpErrors',
+  'tcpIcmpIgnored',
+  /** The sender's half (recovery.ts). */
+  'retransmits',
+  'timeouts',
+  'probes',
+  'recoveries',
+  'undone',
+  'dsacks',
+  'badSacks',
+  'reneged',
 ] as const;
 
 export const TX_EVENTS = [
@@ -54,11 +110,15 @@ export const TX_EVENTS = [
   'icmpLimited',
 ] as const;
 
-export type NetCounter = (typeof RX_OUTCOMES)[number] | (typeof TX_EVENTS)[number] | 'rxFrames';
+export type NetCounter =
+  | (typeof RX_OUTCOMES)[number]
+  | (typeof TX_EVENTS)[number]
+  | (typeof TCP_EVENTS)[number]
+  | 'rxFrames';
 export type NetCounters = Record<NetCounter, number>;
 
 export function newNetCounters(): NetCounters {
-  const names: readonly NetCounter[] = ['rxFrames', ...RX_OUTCOMES, ...TX_EVENTS];
+  const names: readonly NetCounter[] = ['rxFrames', ...RX_OUTCOMES, ...TX_EVENTS, ...TCP_EVENTS];
   return Object.fromEntries(names.map((name) => [name, 0])) as NetCounters;
 }
 

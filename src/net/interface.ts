@@ -17,8 +17,10 @@ import type { NetCounters } from './counters.ts';
 import { IcmpLayer } from './icmp.ts';
 import { Ipv4Layer } from './ipv4.ts';
 import { NET_LIMITS } from './limits.ts';
+import { Ipv4Output } from './ip-output.ts';
 import { Link } from './link.ts';
 import type { NeighbourShare } from './neighbours.ts';
+import { TcpLayer } from './tcp/layer.ts';
 import { UdpLayer } from './udp.ts';
 
 export interface NetOptions {
@@ -35,11 +37,14 @@ export interface NetOptions {
   readonly neighbours?: NeighbourShare | null;
   /** Longest IPv4 datagram to send, in bytes; never more than the queue carries. Default 1,500. */
   readonly mtu?: number;
+  /** Four random words that nobody can guess; without them there is no TCP. */
+  readonly secret?: Int32Array | null;
 }
 
 export class NetInterface {
   readonly counters: NetCounters;
   readonly udp: UdpLayer;
+  readonly tcp: TcpLayer;
   readonly #link: Link;
   readonly #arp: ArpCache;
   readonly #ip: Ipv4Layer;
@@ -65,31 +70,47 @@ export class NetInterface {
     this.#ip = new Ipv4Layer(link, this.#arp, { address, prefix, gateway });
     this.#icmp = new IcmpLayer(link, this.#ip);
     this.udp = new UdpLayer(link, this.#ip, this.#ownsAddress ? this.#icmp : null);
+    const out = new Ipv4Output(this.#ip, mtu);
+    this.tcp = new TcpLayer(link, out, options.secret ?? null, this.#ownsAddress);
   }
 
   /**
-   * One turn at time `nowMs`, which never goes back. Returns the amount of work there was: 0 means that nothing is
+   * One turn at time `nowMs`, which never goes back; `nowUs` is the same time in microseconds, an int32 that wraps. Returns the amount of work there was: 0 means that nothing is
    * left to do until a frame arrives or `nextTimerMs` comes. Throws what a handler throws; the next turn goes on.
    */
-  poll(nowMs: number): number {
+  poll(nowMs: number, nowUs: number = Math.round(nowMs * 1000) | 0): number {
     const link = this.#link;
     const queue = link.queue;
-    link.nowMs = nowMs;
-    if (this.#next === this.#count) {
-      this.#next = 0;
-      this.#count = queue.rxBatch(this.#frames, this.#lengths, NET_LIMITS.batchMax);
-    }
-    const received = this.#count - this.#next;
+    link.setTime(nowMs, nowUs);
+    const received = this.gather();
     if (received > 0) this.#receiveBatch();
-    const due = this.#arp.tick();
+    const due = this.#arp.tick() + this.tcp.turn();
     const sent = link.flush();
     if (received + sent + link.queued > 0) queue.kick();
     queue.reclaim(NET_LIMITS.reclaimMax);
     return queue.state === NIC_STATE.up ? received + due + sent + link.queued : 0;
   }
 
-  /** Send now what `udp.sendTo` queued outside a turn. Returns how many frames the device accepted. */
-  flush(): number {
+  /**
+   * Take a batch from the device, for `poll` to process: whoever reads the clock in between has the time of the frames.
+   * Returns how many frames wait.
+   */
+  gather(): number {
+    if (this.#next === this.#count) {
+      this.#next = 0;
+      const max = NET_LIMITS.batchMax;
+      this.#count = this.#link.queue.rxBatch(this.#frames, this.#lengths, max);
+    }
+    return this.#count - this.#next;
+  }
+
+  /**
+   * Send now what was written to connections or queued by `udp.sendTo` outside a turn, at the time of the last turn or, if
+   * given, now. Returns how many frames the device accepted.
+   */
+  flush(nowMs: number = this.#link.nowMs, nowUs: number = this.#link.nowUs): number {
+    this.#link.setTime(nowMs, nowUs);
+    this.tcp.flush();
     const sent = this.#link.flush();
     if (sent > 0) this.#link.queue.kick();
     return sent;
@@ -97,7 +118,7 @@ export class NetInterface {
 
   /** When `poll` must run although no frame arrives; Infinity when it need not. */
   get nextTimerMs(): number {
-    return this.#arp.nextDueMs;
+    return Math.min(this.#arp.nextDueMs, this.tcp.nextDueMs);
   }
 
   /** Tell the stack a neighbour's MAC address; nothing received changes it. ARK_LIMIT when there is no room. */
@@ -111,8 +132,9 @@ export class NetInterface {
     return this.#arp.stateOf(address | 0);
   }
 
-  /** Give back every frame that the stack holds. The queue stays open. */
+  /** End every connection, and give back every frame that the stack holds. The queue stays open. */
   close(): void {
+    this.tcp.close();
     while (this.#next < this.#count) this.#link.queue.free(this.#frames[this.#next++]!);
     this.#arp.clear();
     this.#link.clear();
@@ -162,12 +184,20 @@ export class NetInterface {
     const payloadAt = at + wire.headerLength(view, at);
     const protocol = wire.protocol(view, at);
     if (protocol === wire.PROTOCOL_UDP) this.udp.receive(frame, payloadAt, length);
+    else if (protocol === wire.PROTOCOL_TCP) this.#receiveTcp(frame, at, payloadAt, length);
     else if (!this.#ownsAddress) counters.notForUs++;
     else if (protocol === wire.PROTOCOL_ICMP) this.#icmp.receive(frame, payloadAt, length);
     else {
       counters.noProtocol++;
       this.#icmp.unreachable(frame, PROTOCOL_UNREACHABLE);
     }
+  }
+
+  /** TCP speaks with one host at a time: a segment to a broadcast address is none (RFC 9293, section 3.9.2.3). */
+  #receiveTcp(frame: number, at: number, payloadAt: number, length: number): void {
+    const { view, counters } = this.#link;
+    if (!this.#ip.isUnicast) counters.notForUs++;
+    else this.tcp.receiveIpv4(frame, payloadAt, length, wire.src(view, at), wire.dst(view, at));
   }
 }
 

@@ -24,6 +24,8 @@ export interface IpOutput {
    * must be ours.
    */
   route(words: Int32Array, flow: number): boolean;
+  /** Is the address at `at` one of ours? */
+  isLocal(words: Int32Array, at: number): boolean;
   /** Longest IP datagram, its header included, that reaches the remote address as far as is known (path MTU). */
   mtu(words: Int32Array, flow: number): number;
   /**
@@ -65,7 +67,11 @@ export class Ipv4Output implements IpOutput {
     if (!isMappedIpv4(words, flow + FLOW_REMOTE)) return false;
     if (!this.#ip.hasRoute(words[flow + FLOW_REMOTE + 3]!)) return false;
     if (isUnspecified(words, flow)) setMappedIpv4(words, flow, this.#ip.address);
-    return isMappedIpv4(words, flow) && words[flow + 3] === this.#ip.address;
+    return this.isLocal(words, flow);
+  }
+
+  isLocal(words: Int32Array, at: number): boolean {
+    return isMappedIpv4(words, at) && words[at + 3] === this.#ip.address;
   }
 
   mtu(_words: Int32Array, _flow: number): number {

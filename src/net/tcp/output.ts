@@ -11,6 +11,7 @@ import { PROTOCOL_TCP } from '../../wire/ipv4.ts';
 import * as wire from '../../wire/tcp.ts';
 import { NET_LIMITS } from '../limits.ts';
 import { TCP_PAYLOAD_OFFSET, TCP_STATE } from './api.ts';
+import { takePathMss } from './icmp-errors.ts';
 import { writeSackBlocks } from './sack-blocks.ts';
 import { NO_SEGMENT_FRAME, SEG } from './send-queue.ts';
 import { seqDiff } from './seq.ts';
@@ -24,9 +25,12 @@ const RETRY_MS = 1;
 /** Send what may be sent now, and set the timers. */
 export function output(tcb: Tcb): void {
   if (tcb.state === TCP_STATE.closed || tcb.state === TCP_STATE.timeWait) return;
+  if (tcb.wantsPathMss) takePathMss(tcb);
   sendQueued(tcb);
   if (tcb.ackNow && tcb.state >= TCP_STATE.synReceived) sendAck(tcb);
   watchWindow(tcb);
+  // Others have the frames that the owner waits for: no acknowledgement will tell.
+  if (tcb.wantsDrain && tcb.recovery.queue.count === 0) setTimer(tcb, TIMERS.retry, RETRY_MS);
   armTimers(tcb);
 }
 

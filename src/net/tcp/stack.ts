@@ -5,11 +5,13 @@ import { NET_LIMITS } from '../limits.ts';
 import type { Link } from '../link.ts';
 import { AckScratch } from './ack.ts';
 import { TCP_PAYLOAD_OFFSET } from './api.ts';
-import { FlowTable } from './flow-table.ts';
+import { ResetLimit, sendResetTo } from './bare.ts';
+import { FlowTable, NO_FLOW } from './flow-table.ts';
 import { KeyedHash, PURPOSE } from './keyed-hash.ts';
 import { HeldFrames } from './receive-queue.ts';
-import type { RecoveryShared } from './recovery.ts';
+import type { RecoveryShared } from './recovery-types.ts';
 import { RTO_LIMITS } from './rtt.ts';
+import { SackReader } from './sack.ts';
 import { Segment } from './segment.ts';
 import { SegmentStore } from './segment-store.ts';
 import type { Tcb } from './tcb.ts';
@@ -43,6 +45,7 @@ export class TcpStack {
   isClosed = false;
   /** Connections with something to send at the end of this turn. */
   readonly #dirty: Tcb[] = [];
+  readonly #resets = new ResetLimit();
 
   constructor(link: Link, out: IpOutput, secret: Int32Array, ownsAddress: boolean) {
     this.link = link;
@@ -60,6 +63,7 @@ export class TcpStack {
     this.recovery = {
       frames: link.queue,
       store,
+      sacks: new SackReader(),
       limits: RTO_LIMITS,
       counters: link.counters,
       payloadOffset: TCP_PAYLOAD_OFFSET,
@@ -75,6 +79,16 @@ export class TcpStack {
     return this.link.nowUs;
   }
 
+  /** A new flow; when all are in use, one in TIME-WAIT makes room. NO_FLOW, and counted, when there is none. */
+  insertFlow(words: Int32Array, flow: number, ports: number): number {
+    const { table } = this;
+    if (table.count >= NET_LIMITS.tcpFlowsMax) this.timeWaits.evict();
+    const id = table.insert(words, flow, ports);
+    if (id === NO_FLOW) this.counters.tcpFlowsFull++;
+    else this.wheel.grow(table.size);
+    return id;
+  }
+
   /** Initial sequence number of a flow (RFC 6528): a clock, and a hash of both ends. */
   isn(words: Int32Array, flow: number, ports: number): number {
     const clock = Math.imul(this.nowMs, ISN_TICKS_PER_MS);
@@ -84,6 +98,11 @@ export class TcpStack {
   /** What is added to the time in the timestamps of a flow: it says nothing of how long we run (RFC 7323, section 7.1). */
   timestampOffset(words: Int32Array, flow: number, ports: number): number {
     return this.keyed.hash(words, flow, 8, ports, 0, PURPOSE.timestamp);
+  }
+
+  /** RST to a segment that fits nowhere, so many in a second. */
+  reset(segment: Segment): void {
+    sendResetTo(this, segment, this.#resets);
   }
 
   /** `tcb` is asked at the end of this turn what it has to send. */

@@ -64,6 +64,8 @@ export class Tcb implements TcpConnection {
   finQueued = false;
   isCorked = false;
   wantsDrain = false;
+  /** Something was queued since `onFlushed`. */
+  isUnflushed = false;
   noDelay = false;
 
   /** Receiving. */
@@ -124,6 +126,8 @@ export class Tcb implements TcpConnection {
   challenges = 0;
   /** ICMP said that there is no way, while we wait for an answer. */
   isUnreachable = false;
+  /** ICMP said that the path takes less: ask for how much before sending on. */
+  wantsPathMss = false;
   /** It ended in order, but its owner has not taken everything yet: this tells how it ended. */
   endedAs = NONE;
   #userTimeoutMs = 0;
@@ -278,6 +282,7 @@ export class Tcb implements TcpConnection {
     this.finQueued = true;
     this.isCorked = false;
     this.recovery.queue.appendFin();
+    this.isUnflushed = true;
     if (state === TCP_STATE.established) this.state = TCP_STATE.finWait1;
     else if (state === TCP_STATE.closeWait) this.state = TCP_STATE.lastAck;
     this.stack.wantOutput(this);
@@ -352,6 +357,7 @@ export class Tcb implements TcpConnection {
 
   #wrote(bytes: number, more: boolean): void {
     this.isCorked = more;
+    this.isUnflushed = true;
     this.bytesSent += bytes;
     if (!more) clearTimer(this, TIMERS.cork);
     this.stack.wantOutput(this);

@@ -7,7 +7,7 @@ import { NET_LIMITS } from '../limits.ts';
 import { TCP_END, TCP_STATE } from './api.ts';
 import { destroy } from './ends.ts';
 import { sendControl } from './output.ts';
-import { TIMER } from './recovery.ts';
+import { TIMER } from './recovery-types.ts';
 import { seqDiff } from './seq.ts';
 import type { Tcb } from './tcb.ts';
 
@@ -71,8 +71,21 @@ export function onDue(tcb: Tcb): void {
   if (takeDue(tcb, TIMERS.keepAlive, tcb.keepAliveMs) && !probeLife(tcb)) return;
   if (takeDue(tcb, TIMERS.cork, tcb.retryMs)) tcb.isCorked = false;
   takeDue(tcb, TIMERS.retry, tcb.retryMs);
+  checkDrain(tcb);
   // Sends what there is, and arms what runs on.
   stack.wantOutput(tcb);
+}
+
+/** The owner could not write all it had: can it now? Half of everything must be free, and a frame at least. */
+export function checkDrain(tcb: Tcb): void {
+  if (!tcb.wantsDrain || !tcb.canSend) return;
+  const { queue } = tcb.recovery;
+  const isHalfFree =
+    2 * seqDiff(queue.end, queue.una) <= NET_LIMITS.tcpSendBufferBytes &&
+    2 * queue.count <= NET_LIMITS.tcpSendSegmentsMax;
+  if (!isHalfFree || tcb.sendRoom === 0) return;
+  tcb.wantsDrain = false;
+  tcb.handlers.onDrain?.(tcb);
 }
 
 /** Sent data, or a closed window, awaits the peer. */

@@ -11,6 +11,7 @@ import {
   formatIpv4,
   formatNetCounters,
   monotonicMs,
+  monotonicUs32,
   type NetCounters,
   NetInterface,
   netTurn,
@@ -33,7 +34,7 @@ interface Server {
 function serveHere(vnic: Vnic, port: number): Server {
   const net = new NetInterface(vnic);
   const echo = serveEcho(net, port);
-  const { turn, timeoutMs } = netTurn(net, monotonicMs);
+  const { turn, timeoutMs } = netTurn(net, monotonicMs, monotonicUs32);
   const loop = vnic.poll(turn, { timeoutMs });
   const done = loop.done.then(() => {
     net.close();

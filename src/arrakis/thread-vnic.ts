@@ -12,6 +12,7 @@ import { ThreadCapture } from './capture.ts';
 import { wallClockNs } from './clock.ts';
 import { letGo, openPair, resetQueue } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
+import { newSecret } from './secret.ts';
 import {
   HAS_RECORDED,
   HAS_RESET,
@@ -43,6 +44,8 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
   /** 0: none. */
   readonly gateway: Ipv4;
   readonly ownsAddress: boolean;
+  /** Random, for `NetInterface`. */
+  readonly secret: Int32Array = newSecret();
   /** How this thread hears of neighbours: for `NetInterface`. */
   readonly neighbours: NeighbourShare | null;
   /** What the opener gave to `startThreads`. */

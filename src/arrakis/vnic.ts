@@ -15,6 +15,7 @@ import { CaptureSession } from './capture.ts';
 import { wallClockNs } from './clock.ts';
 import { letGo, openPair, type QueueSession, resetQueue } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
+import { newSecret } from './secret.ts';
 import { type ThreadsOptions, VnicThreads } from './threads.ts';
 
 /** What a VNIC needs of its domain. */
@@ -62,6 +63,8 @@ export class Vnic extends EventEmitter<VnicEvents> {
   readonly gateway: Ipv4;
   /** False when the host's kernel has the address too and answers ARP and ICMP for it. */
   readonly ownsAddress: boolean;
+  /** Random, for `NetInterface`. */
+  readonly secret: Int32Array = newSecret();
   readonly #info: VnicInfo;
   readonly #control: VnicControl;
   readonly #session: QueueSession;

@@ -1,9 +1,9 @@
 /** Whole conversations of two stacks over a wire in memory: every byte arrives, every frame comes back. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { formatIpv4 } from '../../base/address.ts';
 import { PEER } from '../../../test/support/frames.ts';
 import { End, type PairOptions, TcpPair } from '../../../test/support/tcp-pair.ts';
+import { formatIpv4 } from '../../base/address.ts';
 import { TCP_END, TCP_STATE } from './api.ts';
 
 const PORT = 80;

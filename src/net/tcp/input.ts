@@ -13,8 +13,8 @@ import { repeatSynAck, sendAck, timestamp } from './output.ts';
 import type { Segment } from './segment.ts';
 import { seqDiff } from './seq.ts';
 import type { Tcb } from './tcb.ts';
-import { checkDrain } from './timers.ts';
 import { acknowledgeNow, receiveText, reportDuplicate } from './text.ts';
+import { checkDrain } from './timers.ts';
 
 /** Timestamps older than this say nothing (RFC 7323, section 5.5). */
 const PAWS_IDLE_MS = 24 * 24 * 3600 * 1000;

@@ -165,7 +165,8 @@ export class TcpLayer implements Tcp {
     this.#checkUsable();
     checkPort(options.port, 0);
     const address = this.#listenAddress(options.address);
-    const port = options.port === 0 ? this.#freePort(0, (p) => !this.#listeners.has(p)) : options.port;
+    const port =
+      options.port === 0 ? this.#freePort(0, (p) => !this.#listeners.has(p)) : options.port;
     const others = this.#listeners.get(port) ?? [];
     const isTaken = others.some(
       ({ address: other }) =>

@@ -4,11 +4,11 @@
  */
 import * as wire from '../../wire/tcp.ts';
 import { NET_LIMITS } from '../limits.ts';
-import { TCP_END, TCP_STATE, type ListenOptions, type TcpListener } from './api.ts';
+import { type ListenOptions, TCP_END, TCP_STATE, type TcpListener } from './api.ts';
 import { CookieFacts, checkCookie, sendCookie } from './cookies.ts';
 import { destroy, sendReset } from './ends.ts';
 import { NO_FLOW } from './flow-table.ts';
-import { mssForPeer, openPassive, opened } from './handshake.ts';
+import { mssForPeer, opened, openPassive } from './handshake.ts';
 import { synchronized } from './input.ts';
 import type { Segment } from './segment.ts';
 import type { TcpStack } from './stack.ts';

@@ -22,6 +22,7 @@ import {
   type TcpInfo,
   type TcpState,
 } from './api.ts';
+import { newCongestionControl } from './choice.ts';
 import { abort } from './ends.ts';
 import type { Listener } from './listener.ts';
 import type { ReceiveQueue } from './receive-queue.ts';
@@ -29,7 +30,6 @@ import { Recovery } from './recovery.ts';
 import { SEG } from './send-queue.ts';
 import { seqDiff } from './seq.ts';
 import type { TcpStack } from './stack.ts';
-import { newCongestionControl } from './choice.ts';
 import { deliverQueued, openWindow } from './text.ts';
 import { clearTimer, keepAliveChanged, TIMERS } from './timers.ts';
 
@@ -171,9 +171,7 @@ export class Tcb implements TcpConnection {
   }
   get canSend(): boolean {
     const { state } = this;
-    return (
-      (state === TCP_STATE.established || state === TCP_STATE.closeWait) && !this.finQueued
-    );
+    return (state === TCP_STATE.established || state === TCP_STATE.closeWait) && !this.finQueued;
   }
   get payloadMax(): number {
     return this.recovery.mss;

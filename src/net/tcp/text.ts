@@ -20,9 +20,7 @@ export function receiveText(tcb: Tcb, segment: Segment): void {
   const { counters } = tcb.stack;
   const { state } = tcb;
   const isOpen =
-    state === TCP_STATE.established ||
-    state === TCP_STATE.finWait1 ||
-    state === TCP_STATE.finWait2;
+    state === TCP_STATE.established || state === TCP_STATE.finWait1 || state === TCP_STATE.finWait2;
   if (segment.length === 0 && !segment.has(wire.FIN)) return;
   if (!isOpen) {
     // The peer has said before that nothing comes any more. What it sends again is acknowledged again.
@@ -155,9 +153,7 @@ function tellEnd(tcb: Tcb): void {
 export function openWindow(tcb: Tcb): void {
   const { state } = tcb;
   const isReceiving =
-    state === TCP_STATE.established ||
-    state === TCP_STATE.finWait1 ||
-    state === TCP_STATE.finWait2;
+    state === TCP_STATE.established || state === TCP_STATE.finWait1 || state === TCP_STATE.finWait2;
   if (!isReceiving || tcb.finReceived) return;
   const bytes = opening(tcb);
   // While segments come, their acknowledgements carry it: a window update alone is for one that was nearly closed.

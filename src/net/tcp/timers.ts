@@ -63,7 +63,10 @@ export function onDue(tcb: Tcb): void {
   const { stack } = tcb;
   const { nowMs } = stack;
   if (isWaiting(tcb) && tcb.userTimeoutMs > 0) {
-    if (seqDiff(nowMs, tcb.progressMs) >= tcb.userTimeoutMs) return giveUp(tcb);
+    if (seqDiff(nowMs, tcb.progressMs) >= tcb.userTimeoutMs) {
+      giveUp(tcb);
+      return;
+    }
   }
   if (recoveryGaveUp(tcb)) return;
   if (takeDue(tcb, TIMERS.delayedAck, tcb.delayedAckMs)) tcb.ackNow = true;

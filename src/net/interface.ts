@@ -105,12 +105,14 @@ export class NetInterface {
   }
 
   /**
-   * Send now what was written to connections or queued by `udp.sendTo` outside a turn, at the time of the last turn or, if
-   * given, now. Returns how many frames the device accepted.
+   * Send now what `udp.sendTo` queued outside a turn and, when the time is given, what was written to connections: they
+   * measure by it, and the time of the last turn may be long past. Returns how many frames the device accepted.
    */
-  flush(nowMs: number = this.#link.nowMs, nowUs: number = this.#link.nowUs): number {
-    this.#link.setTime(nowMs, nowUs);
-    this.tcp.flush();
+  flush(nowMs = -1, nowUs: number = Math.round(nowMs * 1000) | 0): number {
+    if (nowMs >= 0) {
+      this.#link.setTime(nowMs, nowUs);
+      this.tcp.flush();
+    }
     const sent = this.#link.flush();
     if (sent > 0) this.#link.queue.kick();
     return sent;
@@ -134,7 +136,16 @@ export class NetInterface {
 
   /** End every connection, and give back every frame that the stack holds. The queue stays open. */
   close(): void {
-    this.tcp.close();
+    const { queue } = this.#link;
+    try {
+      this.tcp.close();
+    } finally {
+      if (this.#link.flush() > 0) queue.kick();
+      this.#giveBack();
+    }
+  }
+
+  #giveBack(): void {
     while (this.#next < this.#count) this.#link.queue.free(this.#frames[this.#next++]!);
     this.#arp.clear();
     this.#link.clear();

@@ -10,6 +10,8 @@ export interface Turn {
   readonly turn: () => number;
   /** Milliseconds until the interface must be polled although no frame came; -1: only frames count. */
   readonly timeoutMs: () => number;
+  /** Send now what was queued or written outside of a turn. Returns how many frames the device accepted. */
+  readonly flush: () => number;
 }
 
 /**
@@ -37,6 +39,10 @@ function coarseTurn(net: NetInterface, nowMs: () => number): Turn {
       // Asked for before a sleep: whatever time the last turn had is old after it.
       polls = 0;
       return timeoutOf(net, nowMs());
+    },
+    flush: () => {
+      lastMs = nowMs();
+      return net.flush(lastMs);
     },
   };
 }
@@ -73,6 +79,10 @@ function fineTurn(net: NetInterface, nowMs: () => number, nowUs: () => number): 
       polls = 0;
       isStale = true;
       return timeoutOf(net, nowMs());
+    },
+    flush: () => {
+      look();
+      return net.flush(ms, us);
     },
   };
 }

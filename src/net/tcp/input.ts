@@ -103,7 +103,7 @@ export function synchronized(tcb: Tcb, segment: Segment): void {
   }
   tcb.heardMs = tcb.stack.nowMs;
   tcb.keepTries = 0;
-  tcb.persistTries = 0;
+  tcb.probesUnanswered = 0;
   if (tcb.state === TCP_STATE.synReceived && !finishHandshake(tcb, segment)) return;
   if (!checkAck(tcb, segment)) return;
   afterAck(tcb);

@@ -12,11 +12,12 @@ import {
   type ConnectOptions,
   type ListenOptions,
   TCP_END,
+  TCP_STATE,
   type Tcp,
   type TcpConnection,
   type TcpListener,
 } from './api.ts';
-import { destroy } from './ends.ts';
+import { destroy, sendReset } from './ends.ts';
 import { NO_FLOW } from './flow-table.ts';
 import { openActive } from './handshake.ts';
 import { type IcmpReport, onIcmpError } from './icmp-errors.ts';
@@ -112,10 +113,11 @@ export class TcpLayer implements Tcp {
     } else if (id === NO_FLOW) {
       listener!.receive(segment, 0);
     } else {
-      const iss = stack.timeWaits.nextIss(id);
-      const starts = listener !== null && stack.timeWaits.receive(id, segment);
-      if (starts) listener.receive(segment, iss === 0 ? 1 : iss);
-      else if (listener === null) stack.timeWaits.receive(id, segment);
+      // Beyond what the old connection sent, and never "anywhere".
+      const iss = stack.timeWaits.nextIss(id) || 1;
+      if (!stack.timeWaits.receive(id, segment)) return;
+      if (listener !== null) listener.receive(segment, iss);
+      else if (stack.ownsAddress) stack.reset(segment);
     }
   }
 
@@ -231,11 +233,23 @@ export class TcpLayer implements Tcp {
   /** Every connection hears that it is over, and every frame goes back. */
   close(): void {
     const stack = this.#stack;
-    stack.isClosed = true;
+    if (stack.isClosed) return;
     for (const listeners of [...this.#listeners.values()]) {
       for (const listener of listeners) listener.close();
     }
-    for (const tcb of stack.tcbs) if (tcb !== null) destroy(tcb, TCP_END.gone);
+    let failed: { error: unknown } | null = null;
+    for (const tcb of stack.tcbs) {
+      if (tcb === null) continue;
+      try {
+        // Told now, if the device still works, or the peer would find out by its timers.
+        if (tcb.state !== TCP_STATE.synSent) sendReset(tcb);
+        destroy(tcb, TCP_END.gone);
+      } catch (error) {
+        failed ??= { error };
+      }
+    }
+    stack.isClosed = true;
+    if (failed !== null) throw failed.error;
   }
 
   #checkUsable(): void {

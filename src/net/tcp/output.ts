@@ -116,12 +116,13 @@ function watchWindow(tcb: Tcb): void {
   if (!isStuck) {
     clearTimer(tcb, TIMERS.persist);
     tcb.persistTries = 0;
+    tcb.isForced = false;
   } else if (!isSet(tcb, TIMERS.persist)) {
     setTimer(tcb, TIMERS.persist, persistDelayMs(tcb));
   }
 }
 
-/** Hand the segment at a position to IP. False: no frame was free, or it was dropped below. */
+/** Hand the segment at a position to IP. False: no frame was free. */
 function transmit(tcb: Tcb, index: number): boolean {
   const { queue } = tcb.recovery;
   const device = tcb.stack.link.queue;
@@ -145,7 +146,8 @@ function transmit(tcb: Tcb, index: number): boolean {
   }
   if ((bits & SEG.fin) !== 0) flags |= wire.FIN;
   if (length > 0 && (index === queue.count - 1 || (bits & SEG.push) !== 0)) flags |= wire.PSH;
-  return emit(tcb, at, length, queue.seq(index), flags);
+  emit(tcb, at, length, queue.seq(index), flags);
+  return true;
 }
 
 /** An acknowledgement without data. */
@@ -153,12 +155,11 @@ export function sendAck(tcb: Tcb): void {
   sendControl(tcb, tcb.recovery.queue.nxt, wire.ACK_FLAG);
 }
 
-/** A segment without data. False when no frame is free; an ACK is then tried again. */
-export function sendControl(tcb: Tcb, seq: number, flags: number): boolean {
+/** A segment without data. When no frame is free, an ACK is tried again by the timer. */
+export function sendControl(tcb: Tcb, seq: number, flags: number): void {
   const frame = allocFrame(tcb);
-  if (frame !== NO_FRAME) return emit(tcb, frame + TCP_PAYLOAD_OFFSET, 0, seq, flags);
-  setTimer(tcb, TIMERS.retry, RETRY_MS);
-  return false;
+  if (frame === NO_FRAME) setTimer(tcb, TIMERS.retry, RETRY_MS);
+  else emit(tcb, frame + TCP_PAYLOAD_OFFSET, 0, seq, flags);
 }
 
 /** Say the SYN-ACK again: the peer has sent its SYN again, so it may not have heard it. */
@@ -173,7 +174,7 @@ function allocFrame(tcb: Tcb): number {
 }
 
 /** Write the header before the payload at `at` and send. Takes one reference to the frame. */
-function emit(tcb: Tcb, at: number, length: number, seq: number, flags: number): boolean {
+function emit(tcb: Tcb, at: number, length: number, seq: number, flags: number): void {
   const { stack } = tcb;
   const { view } = stack.link;
   const { table } = stack;
@@ -193,7 +194,8 @@ function emit(tcb: Tcb, at: number, length: number, seq: number, flags: number):
   wire.finish(view, headerAt, total, wire.addressSum(table.words, flow));
   if (hasAck) acknowledged(tcb);
   stack.counters.tcpSegmentsOut++;
-  return stack.out.send(headerAt, total, PROTOCOL_TCP, table.words, flow);
+  // What IP drops is lost like anything on the way: it counted that, and the timers are there for it.
+  stack.out.send(headerAt, total, PROTOCOL_TCP, table.words, flow);
 }
 
 function acknowledged(tcb: Tcb): void {

@@ -11,7 +11,8 @@
  */
 import { assert } from '../../base/assert.ts';
 import { NO_FRAME } from '../../device/nic.ts';
-import { isMappedIpv4 } from '../ip-output.ts';
+import { HEADER_LEN, TIMESTAMPS_LEN } from '../../wire/tcp.ts';
+import { FLOW_REMOTE, isMappedIpv4 } from '../ip-output.ts';
 import { NET_LIMITS } from '../limits.ts';
 import { formatAddress } from './address.ts';
 import {
@@ -113,7 +114,9 @@ export class Tcb implements TcpConnection {
   persistMs = 0;
   keepAliveMs = 0;
   retryMs = 0;
+  /** Probes of the window since it closed, and since the peer was last heard. */
   persistTries = 0;
+  probesUnanswered = 0;
   isForced = false;
   keepIdleMs = 0;
   keepIntervalMs = 0;
@@ -146,19 +149,29 @@ export class Tcb implements TcpConnection {
   }
 
   get localAddress(): string {
-    return formatAddress(this.stack.table.words, this.stack.table.at(this.id));
+    return this.#addressAt(0);
   }
   get remoteAddress(): string {
-    return formatAddress(this.stack.table.words, this.stack.table.at(this.id) + 4);
+    return this.#addressAt(FLOW_REMOTE);
   }
   get localPort(): number {
-    return this.stack.table.localPort(this.id);
+    return this.#hasFlow ? this.stack.table.localPort(this.id) : 0;
   }
   get remotePort(): number {
-    return this.stack.table.remotePort(this.id);
+    return this.#hasFlow ? this.stack.table.remotePort(this.id) : 0;
   }
   get isIpv6(): boolean {
     return !isMappedIpv4(this.stack.table.words, this.stack.table.at(this.id) + 4);
+  }
+
+  /** When it is over, another may have its number: it has no addresses any more. */
+  get #hasFlow(): boolean {
+    return this.stack.tcbs[this.id] === this;
+  }
+
+  #addressAt(offset: number): string {
+    const { table } = this.stack;
+    return this.#hasFlow ? formatAddress(table.words, table.at(this.id) + offset) : '';
   }
 
   /** First sequence number that the peer has no room for. */
@@ -227,19 +240,23 @@ export class Tcb implements TcpConnection {
 
   forward(frame: number, at: number, length: number): boolean {
     if (length === 0) return this.canSend;
-    if (this.sendRoom < length) {
+    const { queue } = this.recovery;
+    const hasRoom =
+      seqDiff(queue.end, queue.una) + length <= NET_LIMITS.tcpSendBufferBytes &&
+      queue.count < NET_LIMITS.tcpSendSegmentsMax;
+    if (!this.canSend || !hasRoom) {
       this.wantsDrain = true;
       return false;
     }
     const { link } = this.stack;
     const { memory } = link.queue;
     const roomBefore = (at & (memory.frameSize - 1)) - memory.headroom;
-    if (roomBefore < this.#headerLengthMax() || length > this.recovery.mss) {
+    if (roomBefore < this.#headerLength() || length > this.recovery.mss) {
       // Headers do not fit before it, or it is longer than the path takes: copied after all.
-      return this.write(link.u8, at, at + length) === length;
+      return this.#copyIn(link.u8, at, length);
     }
     link.queue.retain(frame);
-    this.recovery.queue.append(frame, at, length, 0);
+    queue.append(frame, at, length, 0);
     this.#wrote(length, false);
     return true;
   }
@@ -361,10 +378,18 @@ export class Tcb implements TcpConnection {
     this.stack.wantOutput(this);
   }
 
-  /** Ethernet, IP, and TCP with timestamps. */
-  #headerLengthMax(): number {
+  /** All of it or nothing. */
+  #copyIn(bytes: Uint8Array, at: number, length: number): boolean {
+    if (this.sendRoom >= length) return this.write(bytes, at, at + length) === length;
+    this.wantsDrain = true;
+    return false;
+  }
+
+  /** Ethernet, IP, and TCP, as segments with data have them. */
+  #headerLength(): number {
     const { table, out } = this.stack;
-    return out.headerLength(table.words, table.at(this.id)) + 32;
+    const ip = out.headerLength(table.words, table.at(this.id));
+    return ip + HEADER_LEN + (this.hasTimestamps ? TIMESTAMPS_LEN : 0);
   }
 }
 

@@ -121,10 +121,11 @@ function giveUp(tcb: Tcb): void {
 
 /** The window has been closed, or too small, for long: ask, or send what fits (RFC 9293, section 3.8.6.1). */
 function probeWindow(tcb: Tcb): boolean {
-  if (tcb.persistTries >= NET_LIMITS.tcpProbesMax) {
+  if (tcb.probesUnanswered >= NET_LIMITS.tcpProbesMax) {
     giveUp(tcb);
     return false;
   }
+  tcb.probesUnanswered++;
   tcb.persistTries++;
   tcb.stack.counters.tcpZeroWindowProbes++;
   if (seqDiff(tcb.windowEnd, tcb.recovery.queue.nxt) > 0) tcb.isForced = true;

@@ -49,7 +49,7 @@ export function sendReset(tcb: Tcb): void {
 
 /** Both FINs are acknowledged, ours first: remember the flow, so that the peer's last FIN can be answered again. */
 export function enterTimeWait(tcb: Tcb): void {
-  sendAck(tcb);
+  if (tcb.ackNow) sendAck(tcb);
   const { stack } = tcb;
   stack.wheel.cancel(tcb.id);
   tcb.state = TCP_STATE.timeWait;

@@ -12,7 +12,7 @@ import * as wire from '../../wire/tcp.ts';
 import { NET_LIMITS } from '../limits.ts';
 import { TCP_PAYLOAD_OFFSET, TCP_STATE } from './api.ts';
 import { takePathMss } from './icmp-errors.ts';
-import { writeSackBlocks } from './sack-blocks.ts';
+import { chooseSackBlocks, writeSackBlocks } from './sack-blocks.ts';
 import { NO_SEGMENT_FRAME, SEG } from './send-queue.ts';
 import { seqDiff } from './seq.ts';
 import type { Tcb } from './tcb.ts';
@@ -238,7 +238,7 @@ function writeSynOptions(tcb: Tcb, at: number, hasAck: boolean): void {
 function optionsLengthOf(tcb: Tcb, payload: number): number {
   const timestamps = tcb.hasTimestamps ? wire.TIMESTAMPS_LEN : 0;
   if (payload > 0 || !tcb.hasSack) return timestamps;
-  return timestamps + writeSackBlocks(tcb, -1);
+  return timestamps + chooseSackBlocks(tcb);
 }
 
 function writeOptions(tcb: Tcb, at: number, length: number): void {
@@ -248,7 +248,7 @@ function writeOptions(tcb: Tcb, at: number, length: number): void {
     wire.emitTimestamps(tcb.stack.link.view, to, timestamp(tcb), tcb.tsRecent);
     to += wire.TIMESTAMPS_LEN;
   }
-  if (to < at + length) writeSackBlocks(tcb, to);
+  if (to < at + length) writeSackBlocks(tcb.stack.link.view, to);
 }
 
 /** The time in milliseconds, which a peer cannot tell from our start (RFC 7323, section 5.4). */

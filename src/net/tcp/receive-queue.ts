@@ -26,6 +26,9 @@ const RECORDS_PER_SEGMENT = 2;
 /** Pieces up to this many bytes are copied when they fit behind the one before. */
 const COALESCE_MAX = 1024;
 
+/** As many as there may be SACK blocks. */
+const RECENT_MAX = 4;
+
 /** What `insert` did with a piece. */
 export const INSERT = {
   /** The frame is kept. */
@@ -64,6 +67,9 @@ export class ReceiveQueue {
   count = 0;
   /** Bytes in all records. */
   bytes = 0;
+  /** Sequence numbers that came out of order last, the newest first: the order of SACK blocks. */
+  readonly recent = new Int32Array(RECENT_MAX);
+  recentCount = 0;
 
   constructor(held: HeldFrames) {
     this.#held = held;
@@ -84,6 +90,13 @@ export class ReceiveQueue {
   }
   seqEnd(index: number): number {
     return (this.seq(index) + this.length(index)) | 0;
+  }
+
+  /** A piece that starts with `seq` came out of order. */
+  noteRecent(seq: number): void {
+    this.recentCount = Math.min(this.recentCount + 1, RECENT_MAX);
+    for (let i = this.recentCount - 1; i > 0; i--) this.recent[i] = this.recent[i - 1]!;
+    this.recent[0] = seq;
   }
 
   /** Where the bytes end that follow on from `from` without a gap. */

@@ -93,8 +93,7 @@ export class Tcb implements TcpConnection {
   /** The frame of `onData`, and its length. */
   inHand = NONE;
   inHandLength = 0;
-  /** Of the last segment that came out of order, for the first SACK block; and a duplicate to report (RFC 2883). */
-  sackSeq = 0;
+  /** A duplicate to report (RFC 2883). */
   dsackLeft = 0;
   dsackRight = 0;
   /** Automatic sizing of the receive buffer: a window's worth ends here, and began then. */

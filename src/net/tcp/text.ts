@@ -70,7 +70,7 @@ function keep(tcb: Tcb, segment: Segment, isNext: boolean): void {
   const { frame, seq, at, length } = segment;
   if (!isNext) {
     stack.counters.tcpOutOfOrder++;
-    tcb.sackSeq = seq;
+    tcb.received.noteRecent(seq);
     acknowledgeNow(tcb);
   }
   const result = tcb.received.insert(seq, at, length, frame);

@@ -31,7 +31,6 @@ export function destroy(tcb: Tcb, why: TcpEnd): void {
 /** RST, and over (RFC 9293, section 3.10.5). */
 export function abort(tcb: Tcb): void {
   if (tcb.endedAs !== NONE) {
-    tcb.received?.clear();
     finish(tcb, TCP_END.aborted);
     return;
   }
@@ -83,6 +82,8 @@ function endedInOrder(tcb: Tcb): void {
 function finish(tcb: Tcb, why: TcpEnd): void {
   tcb.endedAs = NONE;
   tcb.state = TCP_STATE.closed;
+  // A peer that sent bytes behind its FIN has them lie here.
+  tcb.received?.clear();
   tcb.handlers.onClose?.(tcb, why);
 }
 

@@ -44,7 +44,8 @@ function receiveBytes(tcb: Tcb, segment: Segment): void {
     segment.at += cut;
     segment.length -= cut;
   }
-  const beyond = seqDiff((segment.seq + segment.length) | 0, tcb.rcvAdv);
+  const edge = tcb.finSeen ? seqMin(tcb.rcvAdv, tcb.finSeq) : tcb.rcvAdv;
+  const beyond = seqDiff((segment.seq + segment.length) | 0, edge);
   if (beyond > 0) {
     counters.tcpOutOfWindow++;
     segment.length -= Math.min(beyond, segment.length);
@@ -78,7 +79,9 @@ function keep(tcb: Tcb, segment: Segment, isNext: boolean): void {
   else if (result === INSERT.full) stack.counters.tcpReceiveFull++;
   else if (result === INSERT.duplicate) reportDuplicate(tcb, seq, (seq + length) | 0);
   if (!isNext || result === INSERT.full) return;
-  const end = tcb.received.contiguousEnd(tcb.rcvNxt);
+  let end = tcb.received.contiguousEnd(tcb.rcvNxt);
+  // Nothing comes after the FIN, whatever the peer may have sent.
+  if (tcb.finSeen) end = seqMin(end, tcb.finSeq);
   const more = seqDiff(end, tcb.rcvNxt);
   // What filled a gap is acknowledged at once (RFC 5681, section 4.2).
   if (more > length) acknowledgeNow(tcb);

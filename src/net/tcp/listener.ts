@@ -12,7 +12,7 @@ import { mssForPeer, opened, openPassive } from './handshake.ts';
 import { synchronized } from './input.ts';
 import type { Segment } from './segment.ts';
 import type { TcpStack } from './stack.ts';
-import type { Tcb } from './tcb.ts';
+import { NO_HANDLERS, type Tcb } from './tcb.ts';
 import { scaleForLargest } from './window.ts';
 
 export class Listener implements TcpListener {
@@ -98,7 +98,11 @@ export class Listener implements TcpListener {
     this.#handshakes.delete(tcb);
     tcb.listener = null;
     this.#stack.counters.tcpAccepts++;
-    tcb.handlers = this.#options.onConnection(tcb);
+    const handlers = this.#options.onConnection(tcb);
+    // Its owner may have broken it off in this call already, when nobody could be told.
+    const isUntold = tcb.state === TCP_STATE.closed && tcb.handlers === NO_HANDLERS;
+    tcb.handlers = handlers;
+    if (isUntold) handlers.onClose?.(tcb, TCP_END.aborted);
   }
 
   /** A handshake came to nothing. */

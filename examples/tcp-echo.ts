@@ -18,7 +18,7 @@ vnic.on('gone', (reason) => console.error(`the VNIC is gone: ${reason}`));
 const net = new NetInterface(vnic);
 
 const handlers: TcpHandlers = {
-  // Sent where the card put it. Without room for it, the peer hears no more before it has read.
+  // Sent from where the card put it. A peer that sends for ever and reads nothing is not served.
   onData: (connection, frame, at, length) => {
     if (!connection.forward(frame, at, length)) connection.abort();
   },

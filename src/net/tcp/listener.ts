@@ -90,7 +90,7 @@ export class Listener implements TcpListener {
     stack.counters.tcpCookiesAccepted++;
     const tcb = opened(stack, id, segment, facts);
     this.accept(tcb);
-    synchronized(tcb, segment);
+    if (tcb.state !== TCP_STATE.closed) synchronized(tcb, segment);
   }
 
   /** The handshake is done: the connection gets its owner. */

@@ -121,4 +121,62 @@ describe('TCP and the Linux kernel', { skip }, () => {
       await daemon.close();
     }
   });
+
+  test('RST either way, a port that nobody has, and one end that speaks on after the other has closed', async () => {
+    const daemon = await LabDaemon.start(undefined, []);
+    try {
+      const app = await startApp(daemon, ['serve', '80', '100000', 'reset']);
+      const broken = connectTo(80);
+      broken.send(100_000);
+      await until(() => broken.closed, TALK_MS, 'the kernel to hear of the reset');
+      assert.equal(broken.error?.code, 'ECONNRESET');
+      await until(() => app.output.includes('server0 closed aborted'), 5000, app.output);
+
+      const breaking = connectTo(80);
+      await until(() => breaking.socket.readyState === 'open', TALK_MS, 'the connection');
+      breaking.socket.resetAndDestroy();
+      await until(() => app.output.includes('server1 closed reset'), 5000, app.output);
+
+      const refused = connectTo(81);
+      await until(() => refused.closed, TALK_MS, 'the refusal');
+      assert.equal(refused.error?.code, 'ECONNREFUSED');
+
+      // The application answers the first byte with everything, after it has heard our end.
+      const half = connectTo(80);
+      half.socket.end(Buffer.from([0]));
+      await until(() => half.closed, TALK_MS, 'the rest of the other direction');
+      assert.deepEqual([half.received, half.isRight, half.error], [100_000, true, null]);
+      await app.stop();
+    } finally {
+      await daemon.close();
+    }
+  });
+
+  test('a port of the kernel that nobody has refuses us', async () => {
+    const daemon = await LabDaemon.start(undefined, []);
+    try {
+      const app = await startApp(daemon, ['connect', KERNEL, '8081', '10']);
+      await until(() => app.output.includes('counters'), 5000, 'the refusal');
+      assert.match(app.output, /client closed refused received 0/);
+      await app.stop();
+    } finally {
+      await daemon.close();
+    }
+  });
+
+  test('two hundred connections at once, each with its own bytes', async () => {
+    const daemon = await LabDaemon.start(undefined, []);
+    try {
+      const app = await startApp(daemon, ['serve', '80', '20000']);
+      const ends = Array.from({ length: 200 }, () => connectTo(80));
+      for (const end of ends) end.send(20_000);
+      await until(() => ends.every(({ closed }) => closed), TALK_MS, 'all of them to end');
+      for (const end of ends) {
+        assert.deepEqual([end.received, end.isRight, end.error], [20_000, true, null]);
+      }
+      await app.stop();
+    } finally {
+      await daemon.close();
+    }
+  });
 });

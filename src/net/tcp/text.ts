@@ -55,13 +55,38 @@ function receiveBytes(tcb: Tcb, segment: Segment): void {
   if (segment.has(wire.FIN)) noteFin(tcb, (segment.seq + segment.length) | 0);
   if (segment.length === 0) return;
   const isNext = segment.seq === tcb.rcvNxt;
-  if (isNext && !tcb.isPaused && !tcb.isDelivering && (tcb.received?.count ?? 0) === 0) {
-    tcb.stack.link.take(segment.frame);
-    took(tcb, segment.length);
-    hand(tcb, segment.frame, segment.at, segment.length);
-  } else {
-    keep(tcb, segment, isNext);
+  if (isNext && !tcb.isPaused && !tcb.isDelivering) handNext(tcb, segment);
+  else keep(tcb, segment, isNext);
+}
+
+/** What comes next goes to the owner at once, however much is kept: nothing else makes room. */
+function handNext(tcb: Tcb, segment: Segment): void {
+  const queue = tcb.received;
+  let { length } = segment;
+  let isFilling = false;
+  if (queue !== null && queue.count > 0) {
+    isFilling = true;
+    length = Math.min(length, seqDiff(queue.seq(0), segment.seq));
   }
+  tcb.stack.link.take(segment.frame);
+  took(tcb, length);
+  if (isFilling) {
+    tookKept(tcb, 0);
+    // What fills a gap in part is acknowledged at once too.
+    acknowledgeNow(tcb);
+  }
+  hand(tcb, segment.frame, segment.at, length);
+}
+
+/** What was kept and follows on without a gap is in order now. More than `length` bytes: a gap was filled. */
+function tookKept(tcb: Tcb, length: number): void {
+  let end = tcb.received!.contiguousEnd(tcb.rcvNxt);
+  // Nothing comes after the FIN, whatever the peer may have sent.
+  if (tcb.finSeen) end = seqMin(end, tcb.finSeq);
+  const more = seqDiff(end, tcb.rcvNxt);
+  if (more > 0) took(tcb, more);
+  // What filled a gap is acknowledged at once (RFC 5681, section 4.2).
+  if (more > length) acknowledgeNow(tcb);
 }
 
 /** Keep a piece that cannot be handed over yet. */
@@ -79,13 +104,7 @@ function keep(tcb: Tcb, segment: Segment, isNext: boolean): void {
   else if (result === INSERT.full) stack.counters.tcpReceiveFull++;
   else if (result === INSERT.duplicate) reportDuplicate(tcb, seq, (seq + length) | 0);
   if (!isNext || result === INSERT.full) return;
-  let end = tcb.received.contiguousEnd(tcb.rcvNxt);
-  // Nothing comes after the FIN, whatever the peer may have sent.
-  if (tcb.finSeen) end = seqMin(end, tcb.finSeq);
-  const more = seqDiff(end, tcb.rcvNxt);
-  // What filled a gap is acknowledged at once (RFC 5681, section 4.2).
-  if (more > length) acknowledgeNow(tcb);
-  if (more > 0) took(tcb, more);
+  tookKept(tcb, length);
 }
 
 /** `bytes` more are ours in order. */

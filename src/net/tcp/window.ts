@@ -49,9 +49,10 @@ export function tuneBuffer(tcb: Tcb): void {
   const tookUs = (nowUs - tcb.tuneUs) | 0;
   const { srttUs } = tcb.recovery.rtt;
   const isLimit = srttUs > 0 && tookUs >= 0 && tookUs <= 2 * srttUs;
-  if (isLimit && tcb.rcvScale > 0) {
-    tcb.rcvBuf = Math.min(2 * tcb.rcvBuf, NET_LIMITS.tcpReceiveBufferBytesMax);
-  }
+  // Behind a gap, all of it would have to be kept: no more than there are frames for.
+  const { held } = tcb.stack;
+  const max = Math.min(NET_LIMITS.tcpReceiveBufferBytesMax, (held.max - held.count) * tcb.rcvMss);
+  if (isLimit && tcb.rcvScale > 0 && 2 * tcb.rcvBuf <= max) tcb.rcvBuf *= 2;
   tcb.tuneSeq = (tcb.rcvNxt + tcb.rcvBuf) | 0;
   tcb.tuneUs = nowUs;
 }

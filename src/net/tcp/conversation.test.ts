@@ -5,6 +5,7 @@ import { PEER } from '../../../test/support/frames.ts';
 import { Random } from '../../../test/support/random.ts';
 import { End, type PairOptions, TcpPair } from '../../../test/support/tcp-pair.ts';
 import { formatIpv4 } from '../../base/address.ts';
+import type { ArrakisError } from '../../base/errors.ts';
 import { TCP_END, TCP_STATE, type TcpConnection } from './api.ts';
 
 const PORT = 80;
@@ -120,5 +121,178 @@ describe('many bytes', () => {
       const pair = exchange({ faults }, 200_000, 3_600_000);
       assert.ok(pair.a.counters.retransmits > 0);
     }
+  });
+});
+
+describe('when there is too little', () => {
+  test('a backlog of one: the others get a cookie, and all of them speak', () => {
+    const pair = new TcpPair();
+    const servers: End[] = [];
+    pair.b.tcp.listen({
+      port: PORT,
+      backlog: 1,
+      onConnection: () => {
+        const end = new End(pair.queueB.memory.u8);
+        servers.push(end);
+        return end;
+      },
+    });
+    const clients = Array.from({ length: 50 }, () => {
+      const end = new End(pair.queueA.memory.u8);
+      pair.a.tcp.connect({ address: formatIpv4(PEER.ip), port: PORT, handlers: end });
+      return end;
+    });
+    pair.run(10_000, () => clients.every(({ isOpen }) => isOpen));
+    assert.equal(pair.b.counters.tcpCookiesSent, 49);
+    assert.equal(pair.b.counters.tcpCookiesAccepted, 49);
+    for (const { connection } of clients) {
+      assert.equal(connection!.info.mss, 1448);
+      connection!.write(bytesOf('hello'), 0, 5);
+      connection!.end();
+    }
+    pair.run(1000);
+    assert.deepEqual(
+      servers.map(({ text }) => text),
+      clients.map(() => 'hello'),
+    );
+  });
+
+  test('forty connections on few frames: all bytes arrive, none breaks', () => {
+    const pair = new TcpPair({ pipe: { ringSize: 32, frameCount: 128 } });
+    const total = 40_000;
+    const servers: End[] = [];
+    pair.b.tcp.listen({
+      port: PORT,
+      onConnection: () => {
+        const end = new End(pair.queueB.memory.u8);
+        end.onEnd = (connection) => connection.end();
+        servers.push(end);
+        return end;
+      },
+    });
+    const clients = Array.from({ length: 40 }, () => {
+      const end = new End(pair.queueA.memory.u8);
+      const writer = new Writer(total);
+      end.onOpen = (connection) => writer.pump(connection);
+      end.onDrain = (connection) => writer.pump(connection);
+      pair.a.tcp.connect({ address: formatIpv4(PEER.ip), port: PORT, handlers: end });
+      return end;
+    });
+    pair.run(600_000, () => clients.every(({ closed }) => closed !== null));
+    for (const server of servers) assertPattern(server, total);
+    assert.deepEqual(
+      clients.map(({ closed }) => closed),
+      clients.map(() => TCP_END.closed),
+    );
+    pair.run(61_000);
+    pair.assertNothingLost();
+  });
+});
+
+describe('ends', () => {
+  /** Only `a` goes on. */
+  const alone = (pair: TcpPair, ms: number): void => {
+    for (const end = pair.nowMs + ms; pair.nowMs < end; pair.nowMs += 50) pair.a.poll(pair.nowMs);
+  };
+
+  test('keep-alive finds out that nobody is there', () => {
+    const { pair, client, connection } = established();
+    connection.setKeepAlive(10_000, 1000, 3);
+    alone(pair, 9000);
+    assert.equal(pair.a.counters.tcpKeepAlives, 0);
+    alone(pair, 3000);
+    assert.ok(pair.a.counters.tcpKeepAlives > 0 && client.closed === null);
+    alone(pair, 3000);
+    assert.equal(client.closed, TCP_END.timedOut);
+  });
+
+  test('keep-alive of a silent peer that lives goes on for ever', () => {
+    const { pair, client, connection } = established();
+    connection.setKeepAlive(10_000, 1000, 3);
+    pair.run(300_000);
+    assert.equal(client.closed, null);
+    assert.ok(pair.a.counters.tcpKeepAlives >= 20);
+  });
+
+  test('the user timeout is shorter than all retransmissions', () => {
+    const { pair, client, connection } = established();
+    connection.userTimeoutMs = 3000;
+    connection.write(bytesOf('hello'), 0, 5);
+    alone(pair, 2900);
+    assert.equal(client.closed, null);
+    alone(pair, 300);
+    assert.equal(client.closed, TCP_END.timedOut);
+  });
+
+  test('abort: the peer hears a reset, we hear it in the call', () => {
+    const { pair, client, server, connection } = established();
+    connection.abort();
+    assert.equal(client.closed, TCP_END.aborted);
+    connection.abort();
+    pair.settle();
+    assert.equal(server.closed, TCP_END.reset);
+    assert.equal(pair.a.tcp.connectionCount + pair.b.tcp.connectionCount, 0);
+    pair.assertNothingLost();
+  });
+
+  test('the interface is closed: both hear of it, and every frame is back', () => {
+    const { pair, client, server, connection } = established();
+    const late = pair.a.tcp.connect({
+      address: formatIpv4(PEER.ip),
+      port: PORT,
+      handlers: client,
+    });
+    connection.write(new Uint8Array(100_000), 0, 100_000);
+    pair.a.close();
+    assert.equal(client.closed, TCP_END.gone);
+    assert.equal(late.state, TCP_STATE.closed);
+    pair.b.poll(pair.nowMs);
+    assert.equal(server.closed, TCP_END.reset);
+    assert.throws(
+      () => pair.a.tcp.listen({ port: 1, onConnection: () => client }),
+      (error: ArrakisError) => error.code === 'ARK_GONE',
+    );
+  });
+
+  test('closed in order while paused: the bytes wait for their owner, then the end', () => {
+    const { pair, client, server, connection, accepted } = established();
+    accepted.pause();
+    connection.write(bytesOf('hello'), 0, 5);
+    connection.end();
+    pair.settle();
+    accepted.end();
+    pair.run(100);
+    assert.equal(client.closed, TCP_END.closed);
+    assert.deepEqual([server.text, server.closed], ['', null]);
+    accepted.resume();
+    assert.deepEqual([server.text, server.closed], ['hello', TCP_END.closed]);
+    assert.deepEqual(server.events.slice(-2), ['end', `close ${TCP_END.closed}`]);
+    pair.run(61_000);
+    pair.assertNothingLost();
+  });
+
+  test('a handler that throws breaks neither its connection nor the others', () => {
+    const { pair, server, connection } = established();
+    const onData = server.onData.bind(server);
+    server.onData = () => {
+      throw new Error('handler');
+    };
+    connection.write(bytesOf('hello'), 0, 5);
+    assert.throws(() => pair.settle(), /handler/);
+    server.onData = onData;
+    connection.write(bytesOf('again'), 0, 5);
+    pair.run(1000);
+    assert.equal(server.text, 'again');
+    connection.abort();
+    pair.assertNothingLost();
+  });
+
+  test('without a secret there is no TCP', () => {
+    const pair = new TcpPair({ a: { secret: null } });
+    const refused = (error: ArrakisError) => error.code === 'ARK_BAD_ARGUMENT';
+    const end = new End(pair.queueA.memory.u8);
+    assert.throws(() => pair.a.tcp.listen({ port: 1, onConnection: () => end }), refused);
+    const options = { address: '10.0.0.1', port: 1, handlers: end };
+    assert.throws(() => pair.a.tcp.connect(options), refused);
   });
 });

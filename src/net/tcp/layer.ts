@@ -136,7 +136,6 @@ export class TcpLayer implements Tcp {
   /** Timers that are due, then everything that is to be sent. Returns the amount of work. Throws what a handler threw. */
   turn(): number {
     const stack = this.#stack;
-    stack.wheel.grow(stack.table.size);
     const due = stack.wheel.advance(stack.nowMs, this.#fire);
     const sent = stack.takeOutput(this.#visit);
     if (this.#error !== null) {

@@ -36,14 +36,9 @@ export class TimerWheel {
   /** Room for ids below `size`. */
   grow(size: number): void {
     if (size <= this.#next.length) return;
-    const grown = (old: Int32Array): Int32Array<ArrayBuffer> => {
-      const array = new Int32Array(size);
-      array.set(old);
-      return array;
-    };
-    this.#next = grown(this.#next);
-    this.#prev = grown(this.#prev);
-    this.#due = grown(this.#due);
+    this.#next = grown(this.#next, size);
+    this.#prev = grown(this.#prev, size);
+    this.#due = grown(this.#due, size);
     const slots = new Int16Array(size).fill(NOT_SCHEDULED);
     slots.set(this.#slot);
     this.#slot = slots;
@@ -175,4 +170,10 @@ export class TimerWheel {
     this.#counts[level]!--;
     this.count--;
   }
+}
+
+function grown(old: Int32Array, size: number): Int32Array<ArrayBuffer> {
+  const array = new Int32Array(size);
+  array.set(old);
+  return array;
 }

@@ -35,8 +35,8 @@ export interface CongestionControl {
   onUndo(nowUs: number): void;
   /** Sending goes on after a pause of `idleUs` with nothing outstanding, longer than `rtoUs` (RFC 5681, section 4.1). */
   onRestartAfterIdle(idleUs: number, rtoUs: number, nowUs: number): void;
-  /** A round trip's worth of data began with `nextSeq`; for what counts rounds (HyStart++). `una`: oldest outstanding. */
-  onRound(una: number, nextSeq: number): void;
+  /** What was outstanding at the last of these calls has been acknowledged: a round trip (HyStart++). */
+  onRound(): void;
   /** A pacing rate that suits the window, bytes a second; 0: no opinion. */
   pacingHint(srttUs: number): number;
 }

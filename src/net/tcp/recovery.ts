@@ -12,11 +12,18 @@
  *
  * and then it arms its timer for `recovery.deadlineUs` while `recovery.isArmed`. Times are wrapping int32 microseconds.
  */
+import { assert } from '../../base/assert.ts';
 import type { AckScratch } from './ack.ts';
 import type { CongestionControl } from './congestion.ts';
+import { Pacer } from './pacer.ts';
+import { ProbeState } from './probe.ts';
+import { Prr } from './prr.ts';
+import { DUP_THRESHOLD, Rack } from './rack.ts';
 import { type RtoLimits, RttEstimator } from './rtt.ts';
+import type { SackReader } from './sack.ts';
 import type { SegmentStore } from './segment-store.ts';
-import { type SendFrames, SendQueue } from './send-queue.ts';
+import { SEG, type SendFrames, SendQueue } from './send-queue.ts';
+import { UndoState } from './undo.ts';
 
 /** Why `onTimer` had something to do. */
 export const TIMER = {
@@ -50,6 +57,7 @@ export interface RecoveryCounters {
 export interface RecoveryShared {
   readonly frames: SendFrames;
   readonly store: SegmentStore;
+  readonly sacks: SackReader;
   readonly limits: RtoLimits;
   readonly counters: RecoveryCounters;
   /** Where a segment's payload starts in a new frame when one is split: TCP_PAYLOAD_OFFSET. */
@@ -58,12 +66,46 @@ export interface RecoveryShared {
   readonly timestampTickUs: number;
 }
 
+/** What the sender is about. */
+export const PHASE = {
+  open: 0,
+  /** Something was found lost (RFC 6675, 6582): the window is PRR's. */
+  recovery: 1,
+  /** The retransmission timer has expired: slow start from one segment. */
+  loss: 2,
+} as const satisfies Record<string, number>;
+export type Phase = (typeof PHASE)[keyof typeof PHASE];
+
+/** A transmission that goes whatever the window. */
+const FORCE_NONE = 0;
+const FORCE_LOST = 1;
+const FORCE_PROBE = 2;
+
+/** Bits of the timers that run. */
+const RTO = 1;
+const PROBE = 2;
+const REORDER = 4;
+
+export function newRecoveryCounters(): RecoveryCounters {
+  return {
+    retransmits: 0,
+    timeouts: 0,
+    probes: 0,
+    recoveries: 0,
+    undone: 0,
+    dsacks: 0,
+    badSacks: 0,
+    reneged: 0,
+  };
+}
+
 export class Recovery {
   readonly queue: SendQueue;
   readonly rtt = new RttEstimator();
   readonly congestion: CongestionControl;
   /** Payload bytes of a full segment, options taken off. Set by `open` and `setMss`. */
   mss = 536;
+  phase: Phase = PHASE.open;
   /** Retransmissions of this connection. */
   retransmits = 0;
   /** Retransmission timeouts since the last progress. */
@@ -73,56 +115,171 @@ export class Recovery {
   /** A deadline is set: call `onTimer` then. */
   isArmed = false;
   deadlineUs = 0;
+  /** True when only pacing held back what `nextToSend` or `nextToRetransmit` would give: come again at `nextSendUs`. */
+  isPaced = false;
+  readonly #shared: RecoveryShared;
+  readonly #rack = new Rack();
+  readonly #prr = new Prr();
+  readonly #probe = new ProbeState();
+  readonly #undo = new UndoState();
+  readonly #pacer = new Pacer();
+  #isOpen = false;
+  #hasSack = false;
+  #force = FORCE_NONE;
+  /** Recovery is over when this is acknowledged. */
+  #recoverSeq = 0;
+  /** Data up to here was sent while the window was what held us back. */
+  #limitedSeq = 0;
+  #roundSeq = 0;
+  /** First sequence number beyond the peer's window, as `nextToSend` heard it. */
+  #windowEnd = 0;
+  #lastSentUs = 0;
+  /** Duplicates in a row of a peer without SACK, and the bytes that they say have arrived. */
+  #dupAcks = 0;
+  #dupBytes = 0;
+  #timers = 0;
+  #rtoUs = 0;
+  #probeUs = 0;
+  #reorderUs = 0;
 
   constructor(shared: RecoveryShared, congestion: CongestionControl) {
+    this.#shared = shared;
     this.queue = new SendQueue(shared.frames, shared.store);
     this.congestion = congestion;
+    this.#rack.echoSlackUs = shared.timestampTickUs;
   }
 
   /** Before the SYN: its sequence number. */
   start(iss: number): void {
     this.queue.start(iss);
+    this.#rack.start(iss | 0);
+    this.#recoverSeq = this.#limitedSeq = this.#roundSeq = this.#windowEnd = iss | 0;
   }
 
-  /** The handshake is done: what the peer can (RFC 2018), and the segment size. Sets the initial window. */
+  /**
+   * The handshake is done (our SYN acknowledged): whether the peer can SACK (RFC 2018), and the segment size. Sets the
+   * initial window: one segment when the SYN had to be sent again (RFC 6928, section 2).
+   */
   open(mss: number, hasSack: boolean, nowUs: number): void {
-    throw new Error(`later ${mss} ${hasSack} ${nowUs}`);
+    assert(!this.#isOpen, 'a connection opens once');
+    this.#isOpen = true;
+    this.#hasSack = hasSack;
+    this.mss = mss;
+    this.phase = PHASE.open;
+    this.#undo.isActive = false;
+    this.congestion.start(mss, nowUs);
+    if (this.retransmits > 0) {
+      this.congestion.window = mss;
+      this.rtt.afterSynLoss();
+    }
   }
 
-  /** The path takes only (or again) `mss` bytes: what is larger is split, and sent again when it is under way (RFC 1191, 8201). */
+  /**
+   * The path takes only (or again) `mss` bytes. What is larger is split when it is sent next, and counts as lost when it
+   * is under way, which is no sign of congestion (RFC 1191, section 6.4).
+   */
   setMss(mss: number, nowUs: number): void {
-    throw new Error(`later ${mss} ${nowUs}`);
+    const isLess = mss < this.mss;
+    this.mss = mss;
+    if (this.#isOpen) this.congestion.setMss(mss);
+    if (!isLess) return;
+    const { queue } = this;
+    for (let i = 0; i < queue.unsent; i++) if (queue.length(i) > mss) queue.markLost(i);
+    this.#arm(RTO, (nowUs + this.rtt.rtoUs) | 0, queue.outstanding > 0);
+    this.#setDeadline();
   }
 
-  /** Bytes that the congestion window has room for now. */
+  /** Bytes in flight, as the peer's duplicates tell too. */
+  get pipe(): number {
+    return Math.max(0, this.queue.inFlight - this.#dupBytes);
+  }
+
+  /** Bytes that the congestion window has room for now; a first segment always has. */
   get room(): number {
-    return 0;
+    const { pipe } = this;
+    const room = this.congestion.window - pipe;
+    return pipe === 0 ? Math.max(room, this.mss) : Math.max(0, room);
+  }
+
+  canSend(bytes: number): boolean {
+    return this.#isOpen && bytes <= this.room;
+  }
+
+  /** From when on pacing lets the next segment go. */
+  get nextSendUs(): number {
+    return this.#pacer.nextUs;
   }
 
   /** Position of the lost segment (or the probe) that is to go out now, already cut to `mss`; -1: none, or not now. */
   nextToRetransmit(nowUs: number): number {
-    return nowUs;
+    const { queue } = this;
+    this.isPaced = false;
+    let index = queue.firstLost();
+    if (index < 0) {
+      if (this.#force !== FORCE_PROBE || queue.unsent === 0) return -1;
+      if (this.#canProbeWithNew()) return -1;
+      index = queue.unsent - 1;
+    }
+    if (this.#force === FORCE_NONE) {
+      const bytes = Math.min(queue.seqLength(index), this.mss);
+      if (this.#isOpen && bytes > this.room) return -1;
+      if (this.#holdsPace(nowUs)) return -1;
+    }
+    return this.#cut(index);
   }
 
   /**
-   * Position of the first unsent segment when congestion window, pacing and the peer's window (first sequence number
-   * beyond it) let it go as a whole; -1 otherwise. A SYN goes whatever the windows.
+   * Position of the first unsent segment, cut to `mss`, when congestion window, pacing and the peer's window (first
+   * sequence number beyond it) let it go as a whole; -1 otherwise. A SYN goes whatever the windows.
    */
   nextToSend(nowUs: number, windowEnd: number): number {
-    return nowUs + windowEnd;
-  }
-
-  /** True when only pacing holds back what `nextToSend` would give: then come again at `nextSendUs`. */
-  get isPaced(): boolean {
-    return false;
-  }
-  get nextSendUs(): number {
-    return 0;
+    const { queue } = this;
+    const index = queue.unsent;
+    this.isPaced = false;
+    this.#windowEnd = windowEnd;
+    if (index === queue.count) return -1;
+    if (!this.#isOpen) return queue.flags(index) & SEG.syn ? index : -1;
+    if (queue.outstanding === 0) this.#afterIdle(nowUs);
+    if (this.#cut(index) < 0) return -1;
+    // A FIN behind payload may stand one beyond the window: it costs the peer no memory.
+    const beyond = (queue.seq(index) + Math.max(1, queue.length(index)) - windowEnd) | 0;
+    if (beyond > 0) return -1;
+    if (this.#force === FORCE_PROBE) return index;
+    if (queue.seqLength(index) > this.room && queue.length(index) > this.room) {
+      this.#limitedSeq = queue.nxt;
+      return -1;
+    }
+    return this.#holdsPace(nowUs) ? -1 : index;
   }
 
   /** The device took the segment at `index`. */
   onSent(index: number, nowUs: number): void {
-    throw new Error(`later ${index} ${nowUs}`);
+    const { queue } = this;
+    const isNew = index === queue.unsent;
+    const bytes = queue.seqLength(index);
+    const isProbe = this.#force === FORCE_PROBE;
+    if (!isNew) {
+      this.retransmits++;
+      this.#shared.counters.retransmits++;
+      if (!isProbe) this.#undo.onRetransmit(queue.seqEnd(index), nowUs);
+    }
+    queue.markSent(index, nowUs);
+    this.#force = FORCE_NONE;
+    this.#lastSentUs = nowUs;
+    if (this.phase === PHASE.recovery) this.#prr.onSent(bytes);
+    if (this.pacingBytesPerSecond > 0) {
+      this.#pacer.onSent(bytes, this.pacingBytesPerSecond, nowUs);
+    }
+    if (isProbe) this.#probe.onSent(!isNew, queue.nxt);
+    if (isNew) {
+      const { window, threshold } = this.congestion;
+      if (window < threshold && 2 * queue.outstanding > window) this.#limitedSeq = queue.nxt;
+      this.#armProbe(nowUs);
+    }
+    if ((this.#timers & RTO) === 0 || index === 0 || isProbe) {
+      this.#arm(RTO, (nowUs + this.rtt.rtoUs) | 0, true);
+    }
+    this.#setDeadline();
   }
 
   /**
@@ -131,16 +288,328 @@ export class Recovery {
    * Frees what is acknowledged. Send afterwards.
    */
   onAck(ack: AckScratch, nowUs: number): number {
-    return ack.seq + nowUs;
+    const { queue } = this;
+    const acked = (ack.seq - queue.una) | 0;
+    if (((ack.seq - queue.nxt) | 0) > 0) return -1;
+    // An old one, or nothing is out that it could speak of.
+    if (acked < 0) return 0;
+    const wasLimited = ((this.#limitedSeq - queue.una) | 0) > 0;
+    const wasRecovering = this.phase === PHASE.recovery;
+    let delivered = this.#takeCumulative(ack, acked, nowUs);
+    delivered += this.#takeSacks(ack, acked, nowUs);
+    if (acked > 0) this.timeouts = 0;
+    this.#checkUndo(ack, acked, nowUs);
+    this.#checkEnd(nowUs);
+    const dupBytes = this.#dupBytes;
+    const found = this.#hasSack ? this.#detect(nowUs) : this.#countDuplicate(ack, acked);
+    delivered = Math.max(0, delivered + this.#dupBytes - dupBytes);
+    if (found > 0 && this.phase === PHASE.open) this.#enterRecovery(nowUs);
+    if (this.phase === PHASE.recovery) {
+      this.#reduce(delivered, acked > 0 && found === 0);
+    } else if (this.#isOpen && delivered > 0 && !wasRecovering) {
+      this.congestion.onAck(delivered, wasLimited, nowUs, this.rtt);
+    }
+    this.#afterAck(acked, nowUs);
+    return acked;
   }
 
   /** The deadline has come (or not: then nothing happens). Send afterwards. */
   onTimer(nowUs: number): Timer {
-    return nowUs === 0 ? TIMER.none : TIMER.rto;
+    let what: Timer = TIMER.none;
+    if (this.#isDue(REORDER, this.#reorderUs, nowUs)) {
+      if (this.#detect(nowUs) > 0) {
+        what = TIMER.reorder;
+        if (this.phase === PHASE.open) this.#enterRecovery(nowUs);
+        if (this.phase === PHASE.recovery) this.#reduce(0, false);
+      }
+    }
+    if (this.#isDue(PROBE, this.#probeUs, nowUs) && this.#mayProbe()) {
+      what = TIMER.probe;
+      this.#force = FORCE_PROBE;
+      this.#shared.counters.probes++;
+      this.#arm(RTO, (nowUs + this.rtt.rtoUs) | 0, true);
+    }
+    if (this.#isDue(RTO, this.#rtoUs, nowUs)) {
+      what = TIMER.rto;
+      this.#onTimeout(nowUs);
+    }
+    this.#setDeadline();
+    return what;
   }
 
   /** Free everything. The connection is over. */
   close(): void {
     this.queue.clear();
+    this.#timers = 0;
+    this.isArmed = false;
+  }
+
+  /** Take what is acknowledged out of the queue, and samples of it. Returns the bytes that were not sacked before. */
+  #takeCumulative(ack: AckScratch, acked: number, nowUs: number): number {
+    const { queue } = this;
+    const rack = this.#rack;
+    rack.sampleUs = 0;
+    rack.minRttUs = this.rtt.minUs;
+    if (acked === 0) return 0;
+    let isResent = false;
+    const firstSentUs = queue.firstSentUs(0);
+    for (let i = 0; i < queue.unsent && ((ack.seq - queue.seqEnd(i)) | 0) >= 0; i++) {
+      if (queue.flags(i) & SEG.sacked) continue;
+      if (queue.sends(i) > 1) isResent = true;
+      rack.onDelivered(queue, i, ack, nowUs);
+    }
+    const sacked = queue.sacked;
+    queue.ackTo(ack.seq);
+    const delivered = acked - (sacked - queue.sacked);
+    // Of what is sent again, only the echo tells which one was answered (Karn).
+    if (isResent) rack.sampleUs = ack.hasEcho ? this.#echoSample(ack, firstSentUs, nowUs) : 0;
+    if (queue.unsent > 0 && queue.flags(0) & SEG.sacked) {
+      this.#shared.counters.reneged++;
+      queue.forgetSacks();
+    }
+    return delivered;
+  }
+
+  /** The round trip by the echo; 0 when it cannot be one. */
+  #echoSample(ack: AckScratch, firstSentUs: number, nowUs: number): number {
+    const us = (nowUs - ack.echoUs) | 0;
+    const most = ((nowUs - firstSentUs) | 0) + this.#shared.timestampTickUs;
+    return us < 0 || us > most ? 0 : Math.max(1, us);
+  }
+
+  /** Mark what the blocks say, and take the sample. Returns the bytes newly sacked. */
+  #takeSacks(ack: AckScratch, acked: number, nowUs: number): number {
+    const { queue } = this;
+    const { sacks, counters, limits } = this.#shared;
+    const before = queue.sacked;
+    sacks.hasDsack = false;
+    if (this.#hasSack) {
+      if (ack.sackCount > 0) {
+        sacks.read(ack, queue, this.#rack, nowUs);
+        counters.badSacks += sacks.bad;
+        if (sacks.hasDsack) counters.dsacks++;
+      }
+      this.#rack.onAck(queue.una, queue.nxt, sacks.hasDsack);
+      if (this.#probe.onAck(ack, acked, sacks) && this.phase === PHASE.open) {
+        this.congestion.onLoss(this.#flight, nowUs);
+        this.congestion.onExitRecovery(nowUs);
+      }
+    }
+    const { sampleUs } = this.#rack;
+    if (sampleUs > 0) this.rtt.sample(sampleUs, nowUs, limits);
+    return queue.sacked - before;
+  }
+
+  #checkUndo(ack: AckScratch, acked: number, nowUs: number): void {
+    const { sacks, timestampTickUs } = this.#shared;
+    const undo = this.#undo;
+    let isUnfounded = acked > 0 && undo.isEchoEarlier(ack, timestampTickUs);
+    if (sacks.hasDsack && undo.isDsackLast(sacks.dsackLeft, sacks.dsackRight, this.mss)) {
+      isUnfounded = true;
+    }
+    if (isUnfounded) this.#undoReduction(nowUs);
+  }
+
+  #undoReduction(nowUs: number): void {
+    if (this.phase === PHASE.loss) this.rtt.endBackoff(this.#shared.limits);
+    this.congestion.onUndo(nowUs);
+    this.queue.forgetLosses();
+    this.#undo.isActive = false;
+    this.#rack.hasReordering = true;
+    this.#shared.counters.undone++;
+    this.#setOpen();
+  }
+
+  /** Recovery is over when everything is acknowledged that was out when it began. */
+  #checkEnd(nowUs: number): void {
+    if (this.phase === PHASE.open) return;
+    if (((this.queue.una - this.#recoverSeq) | 0) < 0) return;
+    const isUnfounded = this.#undo.onEnd();
+    if (this.phase === PHASE.recovery) this.congestion.onExitRecovery(nowUs);
+    this.#rack.onExitRecovery();
+    this.#setOpen();
+    if (isUnfounded && this.#isOpen) this.#undoReduction(nowUs);
+  }
+
+  #setOpen(): void {
+    this.phase = PHASE.open;
+    this.#dupAcks = this.#dupBytes = 0;
+  }
+
+  /** FlightSize for a reduction: what was sent by limited transmit does not raise the threshold (RFC 5681, section 3.2). */
+  get #flight(): number {
+    return Math.min(this.queue.outstanding, Math.max(this.congestion.window, this.mss));
+  }
+
+  #enterRecovery(nowUs: number): void {
+    const { queue } = this;
+    this.#shared.counters.recoveries++;
+    this.phase = PHASE.recovery;
+    this.#recoverSeq = queue.nxt;
+    this.congestion.onLoss(this.#flight, nowUs);
+    this.#prr.start(queue.outstanding);
+    this.#undo.start(queue.una, queue.nxt);
+    this.#probe.isOut = false;
+    this.#arm(PROBE, 0, false);
+  }
+
+  #reduce(delivered: number, isGood: boolean): void {
+    const { threshold } = this.congestion;
+    this.congestion.window = this.#prr.window(this.pipe, threshold, delivered, this.mss, isGood);
+  }
+
+  #detect(nowUs: number): number {
+    const rack = this.#rack;
+    const { queue, rtt } = this;
+    const isRecovering = this.phase !== PHASE.open;
+    const windowUs = rack.reorderWindowUs(queue.sackedSegments, isRecovering, rtt);
+    const found = rack.detectLoss(queue, windowUs, nowUs);
+    this.#arm(REORDER, (nowUs + rack.waitUs) | 0, rack.waitUs > 0);
+    return found;
+  }
+
+  /** Without SACK: three duplicates, and partial acknowledgements (RFC 6582). Returns the segments found lost. */
+  #countDuplicate(ack: AckScratch, acked: number): number {
+    const { queue, mss } = this;
+    if (queue.outstanding === 0) {
+      this.#dupAcks = this.#dupBytes = 0;
+      return 0;
+    }
+    if (acked > 0) {
+      this.#dupAcks = 0;
+      if (this.phase !== PHASE.recovery) {
+        this.#dupBytes = 0;
+        return 0;
+      }
+      this.#dupBytes = Math.max(0, this.#dupBytes - Math.max(0, acked - mss));
+      queue.markLost(0);
+      return 0;
+    }
+    if (!ack.isPure || !this.#isOpen || this.phase === PHASE.loss) return 0;
+    this.#dupAcks++;
+    this.#dupBytes = Math.min(this.#dupBytes + mss, queue.inFlight);
+    const isFirst = ((queue.una - this.#recoverSeq) | 0) > 0;
+    if (this.phase !== PHASE.open || this.#dupAcks < DUP_THRESHOLD || !isFirst) return 0;
+    return queue.markLost(0) ? 1 : 0;
+  }
+
+  /** Rounds and timers. */
+  #afterAck(acked: number, nowUs: number): void {
+    const { queue } = this;
+    if (((this.#limitedSeq - queue.una) | 0) < 0) this.#limitedSeq = queue.una;
+    if (acked > 0 && ((queue.una - this.#roundSeq) | 0) >= 0) {
+      this.#roundSeq = queue.nxt;
+      if (this.#isOpen) this.congestion.onRound();
+      if (this.phase === PHASE.open) this.#undo.onRound();
+    }
+    if (queue.outstanding === 0) {
+      this.#timers = 0;
+      this.#force = FORCE_NONE;
+      this.#probe.isOut = false;
+    } else if (acked > 0) {
+      this.#arm(RTO, (nowUs + this.rtt.rtoUs) | 0, true);
+      this.#armProbe(nowUs);
+    } else if (!this.#mayProbe()) {
+      this.#arm(PROBE, 0, false);
+    }
+    this.#setDeadline();
+  }
+
+  #onTimeout(nowUs: number): void {
+    const { queue, rtt } = this;
+    const { counters, limits } = this.#shared;
+    if (queue.flags(0) & SEG.sacked) {
+      counters.reneged++;
+      queue.forgetSacks();
+    }
+    const isFirst = ++this.timeouts === 1;
+    counters.timeouts++;
+    if (this.#isOpen) this.congestion.onRto(this.#flight, isFirst, nowUs);
+    if (this.#hasSack) {
+      const windowUs = this.#rack.reorderWindowUs(queue.sackedSegments, true, rtt);
+      this.#rack.markOnTimeout(queue, windowUs, nowUs);
+    } else {
+      for (let i = 0; i < queue.unsent; i++) queue.markLost(i);
+    }
+    if (isFirst) this.#undo.start(queue.una, queue.nxt);
+    this.phase = PHASE.loss;
+    this.#recoverSeq = queue.nxt;
+    this.#dupAcks = this.#dupBytes = 0;
+    this.#probe.isOut = false;
+    this.#force = FORCE_LOST;
+    rtt.backOff(limits);
+    this.#timers = 0;
+    this.#arm(RTO, (nowUs + rtt.rtoUs) | 0, true);
+  }
+
+  /** Cut the segment to `mss`. Its position, or -1 when there is no frame for the rest. */
+  #cut(index: number): number {
+    const { queue, mss } = this;
+    if (queue.length(index) <= mss) return index;
+    return queue.split(index, mss, this.#shared.payloadOffset) ? index : -1;
+  }
+
+  #afterIdle(nowUs: number): void {
+    const idleUs = (nowUs - this.#lastSentUs) | 0;
+    // Negative: longer than half of the clock's turn.
+    if (idleUs >= 0 && idleUs <= this.rtt.rtoUs) return;
+    this.#lastSentUs = nowUs;
+    this.congestion.onRestartAfterIdle(idleUs, this.rtt.rtoUs, nowUs);
+  }
+
+  #holdsPace(nowUs: number): boolean {
+    this.isPaced = this.pacingBytesPerSecond > 0 && !this.#pacer.mayGo(nowUs);
+    return this.isPaced;
+  }
+
+  #mayProbe(): boolean {
+    const { queue } = this;
+    return (
+      this.#hasSack &&
+      this.phase === PHASE.open &&
+      queue.outstanding > 0 &&
+      queue.sacked === 0 &&
+      queue.lost === 0 &&
+      this.rtt.srttUs > 0 &&
+      !this.#probe.isOut
+    );
+  }
+
+  /** A probe of new data must not be one that Nagle's algorithm would hold back. */
+  #canProbeWithNew(): boolean {
+    const { queue } = this;
+    const i = queue.unsent;
+    if (i === queue.count || queue.length(i) < this.mss) return false;
+    return ((queue.seq(i) + this.mss - this.#windowEnd) | 0) <= 0;
+  }
+
+  #armProbe(nowUs: number): void {
+    const us = ProbeState.timeoutUs(this.rtt, this.queue.unsent);
+    this.#arm(PROBE, (nowUs + us) | 0, this.#mayProbe());
+  }
+
+  #arm(timer: number, us: number, isOn: boolean): void {
+    this.#timers = isOn ? this.#timers | timer : this.#timers & ~timer;
+    if (timer === RTO) this.#rtoUs = us;
+    else if (timer === PROBE) this.#probeUs = us;
+    else this.#reorderUs = us;
+  }
+
+  /** True once when the timer runs and its time has come. */
+  #isDue(timer: number, us: number, nowUs: number): boolean {
+    if ((this.#timers & timer) === 0 || ((us - nowUs) | 0) > 0) return false;
+    this.#timers &= ~timer;
+    return true;
+  }
+
+  /** The earliest of the timers that run. */
+  #setDeadline(): void {
+    const timers = this.#timers;
+    this.isArmed = timers !== 0;
+    if (timers === 0) return;
+    let us = timers & RTO ? this.#rtoUs : timers & PROBE ? this.#probeUs : this.#reorderUs;
+    if (timers & PROBE && ((this.#probeUs - us) | 0) < 0) us = this.#probeUs;
+    if (timers & REORDER && ((this.#reorderUs - us) | 0) < 0) us = this.#reorderUs;
+    this.deadlineUs = us;
   }
 }

@@ -12,41 +12,49 @@ export interface RtoLimits {
 
 export const RTO_LIMITS: RtoLimits = { rtoMinUs: 200_000, rtoMaxUs: 120_000_000 };
 
-/** Until there is a sample (RFC 6298, section 2.1). */
+/** Until there is a sample (section 2.1), and after a SYN that was sent again (section 5.7). */
 export const RTO_INITIAL_US = 1_000_000;
+const RTO_AFTER_SYN_LOSS_US = 3_000_000;
 /** For how long a smallest sample counts (RFC 8985, section 6.2: of a recent window). */
 const MIN_WINDOW_US = 300_000_000;
+/** A longer round trip is taken for this: its eightfold is an int32. */
+const SAMPLE_MAX_US = 1 << 27;
 
 export class RttEstimator {
-  /** Smoothed round trip; 0 before the first sample. */
-  srttUs = 0;
-  varianceUs = 0;
   /** The last sample; 0 before the first. */
   latestUs = 0;
   /** Smallest sample of the last minutes; 0 before the first. */
   minUs = 0;
   /** Retransmission timeout with its backoff. */
   rtoUs = RTO_INITIAL_US;
+  /** Eight times the smoothed round trip, and four times its variation: their gains then cost no precision. */
+  #srtt8 = 0;
+  #variance4 = 0;
   #minAtUs = 0;
 
-  /**
-   * Take a sample. `perRound`: how many come in a round trip, by which the gains are divided (RFC 7323, appendix G).
-   * Ends the backoff.
-   */
-  sample(rttUs: number, nowUs: number, limits: RtoLimits, perRound = 1): void {
-    const r = Math.max(1, rttUs);
+  /** Smoothed round trip; 0 before the first sample. */
+  get srttUs(): number {
+    return this.#srtt8 >> 3;
+  }
+  get varianceUs(): number {
+    return this.#variance4 >> 2;
+  }
+
+  /** Take a sample. Ends the backoff. */
+  sample(rttUs: number, nowUs: number, limits: RtoLimits): void {
+    const r = Math.min(SAMPLE_MAX_US, Math.max(1, rttUs));
     this.latestUs = r;
     if (this.minUs === 0 || r <= this.minUs || elapsedUs(nowUs, this.#minAtUs) > MIN_WINDOW_US) {
       this.minUs = r;
       this.#minAtUs = nowUs;
     }
-    if (this.srttUs === 0) {
-      this.srttUs = r;
-      this.varianceUs = r >> 1;
+    if (this.#srtt8 === 0) {
+      this.#srtt8 = r << 3;
+      this.#variance4 = r << 1;
     } else {
-      const off = Math.abs(this.srttUs - r);
-      this.varianceUs += Math.round((off - this.varianceUs) / (4 * perRound));
-      this.srttUs = Math.max(1, this.srttUs + Math.round((r - this.srttUs) / (8 * perRound)));
+      const off = Math.abs((this.#srtt8 >> 3) - r);
+      this.#variance4 += off - (this.#variance4 >> 2);
+      this.#srtt8 = Math.max(8, this.#srtt8 + r - (this.#srtt8 >> 3));
     }
     this.endBackoff(limits);
   }
@@ -58,7 +66,12 @@ export class RttEstimator {
 
   /** The timeout without backoff (section 2.3, with a clock of 1 µs). */
   endBackoff(limits: RtoLimits): void {
-    const rto = this.srttUs === 0 ? RTO_INITIAL_US : this.srttUs + Math.max(1, 4 * this.varianceUs);
+    const rto = this.#srtt8 === 0 ? RTO_INITIAL_US : this.srttUs + Math.max(1, this.#variance4);
     this.rtoUs = Math.min(limits.rtoMaxUs, Math.max(limits.rtoMinUs, rto));
+  }
+
+  /** The SYN was sent again, and data comes next without a sample: three seconds (section 5.7). */
+  afterSynLoss(): void {
+    if (this.#srtt8 === 0) this.rtoUs = RTO_AFTER_SYN_LOSS_US;
   }
 }

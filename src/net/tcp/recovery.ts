@@ -15,89 +15,23 @@
 import { assert } from '../../base/assert.ts';
 import type { AckScratch } from './ack.ts';
 import type { CongestionControl } from './congestion.ts';
+import { DupAcks } from './dup-acks.ts';
 import { Pacer } from './pacer.ts';
 import { ProbeState } from './probe.ts';
 import { Prr } from './prr.ts';
-import { DUP_THRESHOLD, Rack } from './rack.ts';
-import { type RtoLimits, RttEstimator } from './rtt.ts';
-import type { SackReader } from './sack.ts';
-import type { SegmentStore } from './segment-store.ts';
-import { SEG, type SendFrames, SendQueue } from './send-queue.ts';
+import { Rack } from './rack.ts';
+import { Timers, WAIT } from './recovery-timers.ts';
+import { PHASE, type Phase, type RecoveryShared, TIMER, type Timer } from './recovery-types.ts';
+import { RttEstimator } from './rtt.ts';
+import { SEG, SendQueue } from './send-queue.ts';
 import { UndoState } from './undo.ts';
-
-/** Why `onTimer` had something to do. */
-export const TIMER = {
-  /** Nothing was due (or only pacing). */
-  none: 0,
-  /** The retransmission timeout: `timeouts` has risen. The connection decides whether to give up. */
-  rto: 1,
-  /** A tail loss probe may be sent, whatever the window (RFC 8985, section 7). */
-  probe: 2,
-  /** Reordering was waited for long enough, and something counts as lost. */
-  reorder: 3,
-} as const satisfies Record<string, number>;
-export type Timer = (typeof TIMER)[keyof typeof TIMER];
-
-/** Counted over all connections of a stack. */
-export interface RecoveryCounters {
-  retransmits: number;
-  timeouts: number;
-  probes: number;
-  recoveries: number;
-  /** Recoveries or timeouts that turned out unfounded, and were undone. */
-  undone: number;
-  dsacks: number;
-  /** SACK blocks that were refused: beyond what was sent, empty, or far behind. */
-  badSacks: number;
-  /** Peers that took back what they had sacked. */
-  reneged: number;
-}
-
-/** What the connections of a stack share. */
-export interface RecoveryShared {
-  readonly frames: SendFrames;
-  readonly store: SegmentStore;
-  readonly sacks: SackReader;
-  readonly limits: RtoLimits;
-  readonly counters: RecoveryCounters;
-  /** Where a segment's payload starts in a new frame when one is split: TCP_PAYLOAD_OFFSET. */
-  readonly payloadOffset: number;
-  /** Length of a tick of the timestamps that we send. */
-  readonly timestampTickUs: number;
-}
-
-/** What the sender is about. */
-export const PHASE = {
-  open: 0,
-  /** Something was found lost (RFC 6675, 6582): the window is PRR's. */
-  recovery: 1,
-  /** The retransmission timer has expired: slow start from one segment. */
-  loss: 2,
-} as const satisfies Record<string, number>;
-export type Phase = (typeof PHASE)[keyof typeof PHASE];
 
 /** A transmission that goes whatever the window. */
 const FORCE_NONE = 0;
 const FORCE_LOST = 1;
 const FORCE_PROBE = 2;
 
-/** Bits of the timers that run. */
-const RTO = 1;
-const PROBE = 2;
-const REORDER = 4;
-
-export function newRecoveryCounters(): RecoveryCounters {
-  return {
-    retransmits: 0,
-    timeouts: 0,
-    probes: 0,
-    recoveries: 0,
-    undone: 0,
-    dsacks: 0,
-    badSacks: 0,
-    reneged: 0,
-  };
-}
+export * from './recovery-types.ts';
 
 export class Recovery {
   readonly queue: SendQueue;
@@ -112,17 +46,16 @@ export class Recovery {
   timeouts = 0;
   /** Send no faster than this; 0: no limit. */
   pacingBytesPerSecond = 0;
-  /** A deadline is set: call `onTimer` then. */
-  isArmed = false;
-  deadlineUs = 0;
   /** True when only pacing held back what `nextToSend` or `nextToRetransmit` would give: come again at `nextSendUs`. */
   isPaced = false;
   readonly #shared: RecoveryShared;
   readonly #rack = new Rack();
   readonly #prr = new Prr();
+  readonly #dups = new DupAcks();
   readonly #probe = new ProbeState();
   readonly #undo = new UndoState();
   readonly #pacer = new Pacer();
+  readonly #timers = new Timers();
   #isOpen = false;
   #hasSack = false;
   #force = FORCE_NONE;
@@ -134,13 +67,6 @@ export class Recovery {
   /** First sequence number beyond the peer's window, as `nextToSend` heard it. */
   #windowEnd = 0;
   #lastSentUs = 0;
-  /** Duplicates in a row of a peer without SACK, and the bytes that they say have arrived. */
-  #dupAcks = 0;
-  #dupBytes = 0;
-  #timers = 0;
-  #rtoUs = 0;
-  #probeUs = 0;
-  #reorderUs = 0;
 
   constructor(shared: RecoveryShared, congestion: CongestionControl) {
     this.#shared = shared;
@@ -185,13 +111,20 @@ export class Recovery {
     if (!isLess) return;
     const { queue } = this;
     for (let i = 0; i < queue.unsent; i++) if (queue.length(i) > mss) queue.markLost(i);
-    this.#arm(RTO, (nowUs + this.rtt.rtoUs) | 0, queue.outstanding > 0);
-    this.#setDeadline();
+    this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, queue.outstanding > 0);
+  }
+
+  /** A deadline is set: call `onTimer` at `deadlineUs`. */
+  get isArmed(): boolean {
+    return this.#timers.running !== 0;
+  }
+  get deadlineUs(): number {
+    return this.#timers.firstUs;
   }
 
   /** Bytes in flight, as the peer's duplicates tell too. */
   get pipe(): number {
-    return Math.max(0, this.queue.inFlight - this.#dupBytes);
+    return Math.max(0, this.queue.inFlight - this.#dups.bytes);
   }
 
   /** Bytes that the congestion window has room for now; a first segment always has. */
@@ -276,10 +209,9 @@ export class Recovery {
       if (window < threshold && 2 * queue.outstanding > window) this.#limitedSeq = queue.nxt;
       this.#armProbe(nowUs);
     }
-    if ((this.#timers & RTO) === 0 || index === 0 || isProbe) {
-      this.#arm(RTO, (nowUs + this.rtt.rtoUs) | 0, true);
+    if ((this.#timers.running & WAIT.rto) === 0 || index === 0 || isProbe) {
+      this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, true);
     }
-    this.#setDeadline();
   }
 
   /**
@@ -300,9 +232,9 @@ export class Recovery {
     if (acked > 0) this.timeouts = 0;
     this.#checkUndo(ack, acked, nowUs);
     this.#checkEnd(nowUs);
-    const dupBytes = this.#dupBytes;
+    const dupBytes = this.#dups.bytes;
     const found = this.#hasSack ? this.#detect(nowUs) : this.#countDuplicate(ack, acked);
-    delivered = Math.max(0, delivered + this.#dupBytes - dupBytes);
+    delivered = Math.max(0, delivered + this.#dups.bytes - dupBytes);
     if (found > 0 && this.phase === PHASE.open) this.#enterRecovery(nowUs);
     if (this.phase === PHASE.recovery) {
       this.#reduce(delivered, acked > 0 && found === 0);
@@ -316,32 +248,30 @@ export class Recovery {
   /** The deadline has come (or not: then nothing happens). Send afterwards. */
   onTimer(nowUs: number): Timer {
     let what: Timer = TIMER.none;
-    if (this.#isDue(REORDER, this.#reorderUs, nowUs)) {
+    if (this.#timers.isDue(WAIT.reorder, nowUs)) {
       if (this.#detect(nowUs) > 0) {
         what = TIMER.reorder;
         if (this.phase === PHASE.open) this.#enterRecovery(nowUs);
         if (this.phase === PHASE.recovery) this.#reduce(0, false);
       }
     }
-    if (this.#isDue(PROBE, this.#probeUs, nowUs) && this.#mayProbe()) {
+    if (this.#timers.isDue(WAIT.probe, nowUs) && this.#mayProbe()) {
       what = TIMER.probe;
       this.#force = FORCE_PROBE;
       this.#shared.counters.probes++;
-      this.#arm(RTO, (nowUs + this.rtt.rtoUs) | 0, true);
+      this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, true);
     }
-    if (this.#isDue(RTO, this.#rtoUs, nowUs)) {
+    if (this.#timers.isDue(WAIT.rto, nowUs)) {
       what = TIMER.rto;
       this.#onTimeout(nowUs);
     }
-    this.#setDeadline();
     return what;
   }
 
   /** Free everything. The connection is over. */
   close(): void {
     this.queue.clear();
-    this.#timers = 0;
-    this.isArmed = false;
+    this.#timers.stop();
   }
 
   /** Take what is acknowledged out of the queue, and samples of it. Returns the bytes that were not sacked before. */
@@ -433,7 +363,7 @@ export class Recovery {
 
   #setOpen(): void {
     this.phase = PHASE.open;
-    this.#dupAcks = this.#dupBytes = 0;
+    this.#dups.reset();
   }
 
   /** FlightSize for a reduction: what was sent by limited transmit does not raise the threshold (RFC 5681, section 3.2). */
@@ -450,7 +380,7 @@ export class Recovery {
     this.#prr.start(queue.outstanding);
     this.#undo.start(queue.una, queue.nxt);
     this.#probe.isOut = false;
-    this.#arm(PROBE, 0, false);
+    this.#timers.arm(WAIT.probe, 0, false);
   }
 
   #reduce(delivered: number, isGood: boolean): void {
@@ -464,33 +394,19 @@ export class Recovery {
     const isRecovering = this.phase !== PHASE.open;
     const windowUs = rack.reorderWindowUs(queue.sackedSegments, isRecovering, rtt);
     const found = rack.detectLoss(queue, windowUs, nowUs);
-    this.#arm(REORDER, (nowUs + rack.waitUs) | 0, rack.waitUs > 0);
+    this.#timers.arm(WAIT.reorder, (nowUs + rack.waitUs) | 0, rack.waitUs > 0);
     return found;
   }
 
-  /** Without SACK: three duplicates, and partial acknowledgements (RFC 6582). Returns the segments found lost. */
   #countDuplicate(ack: AckScratch, acked: number): number {
-    const { queue, mss } = this;
-    if (queue.outstanding === 0) {
-      this.#dupAcks = this.#dupBytes = 0;
-      return 0;
-    }
+    const { queue, phase, mss } = this;
     if (acked > 0) {
-      this.#dupAcks = 0;
-      if (this.phase !== PHASE.recovery) {
-        this.#dupBytes = 0;
-        return 0;
-      }
-      this.#dupBytes = Math.max(0, this.#dupBytes - Math.max(0, acked - mss));
-      queue.markLost(0);
+      this.#dups.onAdvance(queue, acked, phase, mss);
       return 0;
     }
-    if (!ack.isPure || !this.#isOpen || this.phase === PHASE.loss) return 0;
-    this.#dupAcks++;
-    this.#dupBytes = Math.min(this.#dupBytes + mss, queue.inFlight);
-    const isFirst = ((queue.una - this.#recoverSeq) | 0) > 0;
-    if (this.phase !== PHASE.open || this.#dupAcks < DUP_THRESHOLD || !isFirst) return 0;
-    return queue.markLost(0) ? 1 : 0;
+    if (!ack.isPure || !this.#isOpen || phase === PHASE.loss || queue.outstanding === 0) return 0;
+    const mayEnter = ((queue.una - this.#recoverSeq) | 0) > 0;
+    return this.#dups.onDuplicate(queue, phase, mss, mayEnter);
   }
 
   /** Rounds and timers. */
@@ -503,16 +419,16 @@ export class Recovery {
       if (this.phase === PHASE.open) this.#undo.onRound();
     }
     if (queue.outstanding === 0) {
-      this.#timers = 0;
+      this.#timers.stop();
       this.#force = FORCE_NONE;
       this.#probe.isOut = false;
     } else if (acked > 0) {
-      this.#arm(RTO, (nowUs + this.rtt.rtoUs) | 0, true);
+      this.#force = FORCE_NONE;
+      this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, true);
       this.#armProbe(nowUs);
     } else if (!this.#mayProbe()) {
-      this.#arm(PROBE, 0, false);
+      this.#timers.arm(WAIT.probe, 0, false);
     }
-    this.#setDeadline();
   }
 
   #onTimeout(nowUs: number): void {
@@ -534,12 +450,12 @@ export class Recovery {
     if (isFirst) this.#undo.start(queue.una, queue.nxt);
     this.phase = PHASE.loss;
     this.#recoverSeq = queue.nxt;
-    this.#dupAcks = this.#dupBytes = 0;
+    this.#dups.reset();
     this.#probe.isOut = false;
     this.#force = FORCE_LOST;
     rtt.backOff(limits);
-    this.#timers = 0;
-    this.#arm(RTO, (nowUs + rtt.rtoUs) | 0, true);
+    this.#timers.stop();
+    this.#timers.arm(WAIT.rto, (nowUs + rtt.rtoUs) | 0, true);
   }
 
   /** Cut the segment to `mss`. Its position, or -1 when there is no frame for the rest. */
@@ -585,31 +501,6 @@ export class Recovery {
 
   #armProbe(nowUs: number): void {
     const us = ProbeState.timeoutUs(this.rtt, this.queue.unsent);
-    this.#arm(PROBE, (nowUs + us) | 0, this.#mayProbe());
-  }
-
-  #arm(timer: number, us: number, isOn: boolean): void {
-    this.#timers = isOn ? this.#timers | timer : this.#timers & ~timer;
-    if (timer === RTO) this.#rtoUs = us;
-    else if (timer === PROBE) this.#probeUs = us;
-    else this.#reorderUs = us;
-  }
-
-  /** True once when the timer runs and its time has come. */
-  #isDue(timer: number, us: number, nowUs: number): boolean {
-    if ((this.#timers & timer) === 0 || ((us - nowUs) | 0) > 0) return false;
-    this.#timers &= ~timer;
-    return true;
-  }
-
-  /** The earliest of the timers that run. */
-  #setDeadline(): void {
-    const timers = this.#timers;
-    this.isArmed = timers !== 0;
-    if (timers === 0) return;
-    let us = timers & RTO ? this.#rtoUs : timers & PROBE ? this.#probeUs : this.#reorderUs;
-    if (timers & PROBE && ((this.#probeUs - us) | 0) < 0) us = this.#probeUs;
-    if (timers & REORDER && ((this.#reorderUs - us) | 0) < 0) us = this.#reorderUs;
-    this.deadlineUs = us;
+    this.#timers.arm(WAIT.probe, (nowUs + us) | 0, this.#mayProbe());
   }
 }

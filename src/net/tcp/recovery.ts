@@ -154,8 +154,7 @@ export class Recovery {
       index = queue.unsent - 1;
     }
     if (this.#force === FORCE_NONE) {
-      const bytes = Math.min(queue.seqLength(index), this.mss);
-      if (this.#isOpen && bytes > this.room) return -1;
+      if (this.#isOpen && Math.min(queue.length(index), this.mss) > this.room) return -1;
       if (this.#holdsPace(nowUs)) return -1;
     }
     return this.#cut(index);
@@ -178,7 +177,7 @@ export class Recovery {
     const beyond = (queue.seq(index) + Math.max(1, queue.length(index)) - windowEnd) | 0;
     if (beyond > 0) return -1;
     if (this.#force === FORCE_PROBE) return index;
-    if (queue.seqLength(index) > this.room && queue.length(index) > this.room) {
+    if (queue.length(index) > this.room) {
       this.#limitedSeq = queue.nxt;
       return -1;
     }
@@ -200,9 +199,8 @@ export class Recovery {
     this.#force = FORCE_NONE;
     this.#lastSentUs = nowUs;
     if (this.phase === PHASE.recovery) this.#prr.onSent(bytes);
-    if (this.pacingBytesPerSecond > 0) {
-      this.#pacer.onSent(bytes, this.pacingBytesPerSecond, nowUs);
-    }
+    const rate = this.pacingBytesPerSecond;
+    if (rate > 0) this.#pacer.onSent(bytes, rate, nowUs);
     if (isProbe) this.#probe.onSent(!isNew, queue.nxt);
     if (isNew) {
       const { window, threshold } = this.congestion;
@@ -223,7 +221,6 @@ export class Recovery {
     const { queue } = this;
     const acked = (ack.seq - queue.una) | 0;
     if (((ack.seq - queue.nxt) | 0) > 0) return -1;
-    // An old one, or nothing is out that it could speak of.
     if (acked < 0) return 0;
     const wasLimited = ((this.#limitedSeq - queue.una) | 0) > 0;
     const wasRecovering = this.phase === PHASE.recovery;
@@ -333,11 +330,12 @@ export class Recovery {
   #checkUndo(ack: AckScratch, acked: number, nowUs: number): void {
     const { sacks, timestampTickUs } = this.#shared;
     const undo = this.#undo;
-    let isUnfounded = acked > 0 && undo.isEchoEarlier(ack, timestampTickUs);
-    if (sacks.hasDsack && undo.isDsackLast(sacks.dsackLeft, sacks.dsackRight, this.mss)) {
-      isUnfounded = true;
+    if (
+      (acked > 0 && undo.isEchoEarlier(ack, timestampTickUs)) ||
+      (sacks.hasDsack && undo.isDsackLast(sacks.dsackLeft, sacks.dsackRight, this.mss))
+    ) {
+      this.#undoReduction(nowUs);
     }
-    if (isUnfounded) this.#undoReduction(nowUs);
   }
 
   #undoReduction(nowUs: number): void {
@@ -352,8 +350,9 @@ export class Recovery {
 
   /** Recovery is over when everything is acknowledged that was out when it began. */
   #checkEnd(nowUs: number): void {
-    if (this.phase === PHASE.open) return;
-    if (((this.queue.una - this.#recoverSeq) | 0) < 0) return;
+    if (this.phase === PHASE.open || ((this.queue.una - this.#recoverSeq) | 0) < 0) {
+      return;
+    }
     const isUnfounded = this.#undo.onEnd();
     if (this.phase === PHASE.recovery) this.congestion.onExitRecovery(nowUs);
     this.#rack.onExitRecovery();

@@ -1,7 +1,11 @@
-/** Pacing: a segment may go when the time that the ones before it take at the given rate has passed. */
+/**
+ * Pacing: a segment may go when the time that the ones before it take at the given rate has passed.
+ * A time further ahead than `AHEAD_MAX_US` is none: the clock has wrapped since it was set, or it never was.
+ */
 
 /** What an idle sender may send at once, in time at its rate. */
 const BURST_US = 1_000;
+const AHEAD_MAX_US = 60_000_000;
 
 export class Pacer {
   /** From when on the next segment may go. */
@@ -10,17 +14,20 @@ export class Pacer {
   #rest = 0;
 
   mayGo(nowUs: number): boolean {
-    return ((this.nextUs - nowUs) | 0) <= 0;
+    const ahead = (this.nextUs - nowUs) | 0;
+    return ahead <= 0 || ahead > AHEAD_MAX_US;
   }
 
+  /** `bytes` are sent now, when they may go or before. */
   onSent(bytes: number, bytesPerSecond: number, nowUs: number): void {
-    const earliest = (nowUs - BURST_US) | 0;
-    // What lies more than a second ahead is of before a wrap, or of another rate.
-    const ahead = (this.nextUs - earliest) | 0;
-    const from = ahead < 0 || ahead > 60_000_000 ? earliest : this.nextUs;
+    const ahead = (this.nextUs - nowUs) | 0;
+    const isAhead = ahead >= -BURST_US && ahead <= AHEAD_MAX_US;
+    const from = isAhead ? this.nextUs : (nowUs - BURST_US) | 0;
     const work = bytes * 1e6 + this.#rest;
     const us = Math.floor(work / bytesPerSecond);
     this.#rest = work - us * bytesPerSecond;
-    this.nextUs = (from + us) | 0;
+    const latest = (nowUs + AHEAD_MAX_US) | 0;
+    const next = us > AHEAD_MAX_US ? latest : (from + us) | 0;
+    this.nextUs = ((next - latest) | 0) > 0 ? latest : next;
   }
 }

@@ -3,6 +3,7 @@
  * those that are over are kept for the next, so that losses make no garbage.
  */
 import { Prr } from './prr.ts';
+import type { SendQueue } from './send-queue.ts';
 import { UndoState } from './undo.ts';
 
 /** Kept for the next; more are left to the collector. */
@@ -17,8 +18,15 @@ export class Episode {
     return kept.pop() ?? new Episode();
   }
 
-  static give(episode: Episode): void {
-    episode.undo.isActive = false;
-    if (kept.length < KEPT_MAX) kept.push(episode);
+  /** Returns null, for the field that had it. */
+  static give(episode: Episode | null): null {
+    if (episode !== null && kept.length < KEPT_MAX) kept.push(episode);
+    return null;
+  }
+
+  /** A reduction begins, for what is out now. */
+  start(queue: SendQueue): void {
+    this.prr.start(queue.outstanding);
+    this.undo.start(queue.una, queue.nxt);
   }
 }

@@ -91,7 +91,6 @@ export class Recovery {
     this.#isOpen = true;
     this.#hasSack = hasSack;
     this.mss = mss;
-    this.phase = PHASE.open;
     this.#endEpisode();
     this.congestion.start(mss, nowUs);
     if (this.retransmits > 0) {
@@ -322,8 +321,7 @@ export class Recovery {
         this.congestion.onExitRecovery(nowUs);
       }
     }
-    const { sampleUs } = this.#rack;
-    if (sampleUs > 0) this.rtt.sample(sampleUs, nowUs, limits);
+    if (this.#rack.sampleUs > 0) this.rtt.sample(this.#rack.sampleUs, nowUs, limits);
     return queue.sacked - before;
   }
 
@@ -361,15 +359,13 @@ export class Recovery {
     if (isUnfounded && this.#isOpen) this.#undoReduction(nowUs);
   }
 
-  #startEpisode(): Episode {
+  #startEpisode(): void {
     this.#episode ??= Episode.take();
-    this.#episode.undo.start(this.queue.una, this.queue.nxt);
-    return this.#episode;
+    this.#episode.start(this.queue);
   }
 
   #endEpisode(): void {
-    if (this.#episode !== null) Episode.give(this.#episode);
-    this.#episode = null;
+    this.#episode = Episode.give(this.#episode);
   }
 
   #setOpen(): void {
@@ -388,7 +384,7 @@ export class Recovery {
     this.phase = PHASE.recovery;
     this.#recoverSeq = queue.nxt;
     this.congestion.onLoss(this.#flight, nowUs);
-    this.#startEpisode().prr.start(queue.outstanding);
+    this.#startEpisode();
     this.#probe.isOut = false;
     this.#timers.arm(WAIT.probe, 0, false);
   }

@@ -15,6 +15,8 @@ export const BETA = 0.7;
 const ALPHA = (3 * (1 - BETA)) / (1 + BETA);
 /** An epoch that lasts longer begins anew, as its time would not fit in 32 bits of microseconds. */
 const EPOCH_MAX_US = 1_000_000_000;
+/** A smaller window overflows no queue, and a connection that stays below needs no state for it. */
+const HYSTART_SEGMENTS = 16;
 const SLOW_START_SEGMENTS = 8;
 const SLOW_START_SEGMENTS_AFTER_RTO = 1;
 
@@ -23,8 +25,8 @@ export class Cubic implements CongestionControl {
   window = 0;
   threshold = THRESHOLD_NONE;
   #mss = 0;
-  /** Until slow start has ended once. */
-  #hystart: HyStart | null = new HyStart();
+  /** In the first slow start, from `HYSTART_SEGMENTS` on. */
+  #hystart: HyStart | null = null;
   #hasEpoch = false;
   #isAfterRto = false;
   #epochUs = 0;
@@ -66,7 +68,8 @@ export class Cubic implements CongestionControl {
   #slowStart(acked: number, rtt: RttEstimator): void {
     const segments = this.#isAfterRto ? SLOW_START_SEGMENTS_AFTER_RTO : SLOW_START_SEGMENTS;
     let grow = Math.min(acked, segments * this.#mss);
-    if (this.#hystart !== null) {
+    if (this.threshold === THRESHOLD_NONE && this.window >= HYSTART_SEGMENTS * this.#mss) {
+      this.#hystart ??= new HyStart();
       this.#hystart.onSample(rtt.latestUs);
       if (this.#hystart.isConservative) grow = Math.ceil(grow / CSS_GROWTH_DIVISOR);
     }

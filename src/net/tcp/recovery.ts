@@ -49,7 +49,8 @@ export class Recovery {
   isPaced = false;
   readonly #shared: RecoveryShared;
   readonly #rack = new Rack();
-  readonly #dups = new DupAcks();
+  /** For a peer without SACK. */
+  #dups: DupAcks | null = null;
   readonly #probe = new ProbeState();
   /** Since something was lost, until nothing can be undone any more. */
   #episode: Episode | null = null;
@@ -90,6 +91,7 @@ export class Recovery {
     assert(!this.#isOpen, 'a connection opens once');
     this.#isOpen = true;
     this.#hasSack = hasSack;
+    if (!hasSack) this.#dups = new DupAcks();
     this.mss = mss;
     this.#endEpisode();
     this.congestion.start(mss, nowUs);
@@ -123,7 +125,7 @@ export class Recovery {
 
   /** Bytes in flight, as the peer's duplicates tell too. */
   get pipe(): number {
-    return Math.max(0, this.queue.inFlight - this.#dups.bytes);
+    return Math.max(0, this.queue.inFlight - (this.#dups?.bytes ?? 0));
   }
 
   /** Bytes that the congestion window has room for now; a first segment always has. */
@@ -229,9 +231,9 @@ export class Recovery {
     if (acked > 0) this.timeouts = this.#force = 0;
     this.#checkUndo(ack, acked, nowUs);
     this.#checkEnd(nowUs);
-    const dupBytes = this.#dups.bytes;
+    const dupBytes = this.#dups?.bytes ?? 0;
     const found = this.#hasSack ? this.#detect(nowUs) : this.#countDuplicate(ack, acked);
-    delivered = Math.max(0, delivered + this.#dups.bytes - dupBytes);
+    delivered = Math.max(0, delivered + (this.#dups?.bytes ?? 0) - dupBytes);
     if (found > 0 && this.phase === PHASE.open) this.#enterRecovery(nowUs);
     if (this.phase === PHASE.recovery) {
       this.#reduce(delivered, acked > 0 && found === 0);
@@ -288,19 +290,12 @@ export class Recovery {
     queue.ackTo(ack.seq);
     const delivered = acked - (sacked - queue.sacked);
     // Of what is sent again, only the echo tells which one was answered (Karn).
-    if (isResent) rack.sampleUs = ack.hasEcho ? this.#echoSample(ack, firstSentUs, nowUs) : 0;
+    if (isResent) rack.sampleUs = ack.roundTripUs(firstSentUs, nowUs, rack.echoSlackUs);
     if (queue.unsent > 0 && queue.flags(0) & SEG.sacked) {
       this.#shared.counters.reneged++;
       queue.forgetSacks();
     }
     return delivered;
-  }
-
-  /** The round trip by the echo; 0 when it cannot be one. */
-  #echoSample(ack: AckScratch, firstSentUs: number, nowUs: number): number {
-    const us = (nowUs - ack.echoUs) | 0;
-    const most = ((nowUs - firstSentUs) | 0) + this.#shared.timestampTickUs;
-    return us < 0 || us > most ? 0 : Math.max(1, us);
   }
 
   /** Mark what the blocks say, and take the sample. Returns the bytes newly sacked. */
@@ -370,7 +365,7 @@ export class Recovery {
 
   #setOpen(): void {
     this.phase = PHASE.open;
-    this.#dups.reset();
+    this.#dups?.reset();
   }
 
   /** FlightSize for a reduction: what was sent by limited transmit does not raise the threshold (RFC 5681, section 3.2). */
@@ -408,14 +403,16 @@ export class Recovery {
 
   #countDuplicate(ack: AckScratch, acked: number): number {
     const { queue, phase, mss } = this;
+    const dups = this.#dups;
+    if (dups === null) return 0;
     if (acked > 0) {
       // The next hole is filled whatever the window (RFC 6582, section 3.2, step 3).
-      if (this.#dups.onAdvance(queue, acked, phase, mss)) this.#force = FORCE_LOST;
+      if (dups.onAdvance(queue, acked, phase, mss)) this.#force = FORCE_LOST;
       return 0;
     }
-    if (!ack.isPure || !this.#isOpen || phase === PHASE.loss || queue.outstanding === 0) return 0;
+    if (!ack.isPure || phase === PHASE.loss || queue.outstanding === 0) return 0;
     const mayEnter = ((queue.una - this.#recoverSeq) | 0) > 0;
-    return this.#dups.onDuplicate(queue, phase, mss, mayEnter);
+    return dups.onDuplicate(queue, phase, mss, mayEnter);
   }
 
   /** Rounds and timers. */
@@ -457,7 +454,7 @@ export class Recovery {
     if (isFirst) this.#startEpisode();
     this.phase = PHASE.loss;
     this.#recoverSeq = queue.nxt;
-    this.#dups.reset();
+    this.#dups?.reset();
     this.#probe.isOut = false;
     this.#force = FORCE_LOST;
     rtt.backOff(limits);

@@ -39,6 +39,8 @@ export interface PathOptions extends ReceiverOptions {
   delayUs: number;
   /** Probabilities in a million: of data, of acknowledgements. */
   loss: number;
+  /** Each so many segments, one is lost; 0: none. What formulas of throughput assume. */
+  lossEvery: number;
   ackLoss: number;
   reorder: number;
   /** How much later an overtaken packet comes. */
@@ -60,6 +62,7 @@ export const PATH_DEFAULTS: Omit<PathOptions, 'congestion'> = {
   queueBytes: 200_000,
   delayUs: 10_000,
   loss: 0,
+  lossEvery: 0,
   ackLoss: 0,
   reorder: 0,
   reorderUs: 0,
@@ -131,6 +134,8 @@ export function checkCounters(queue: SendQueue): void {
 export interface PathResult {
   durationUs: number;
   bytesPerSecond: number;
+  /** Of the second half of the stream: without what slow start has to do with it. */
+  lateBytesPerSecond: number;
   counters: RecoveryCounters;
   recovery: Recovery;
   dropped: number;
@@ -170,6 +175,8 @@ class Path {
   #armedFor = -1;
   #windowMax = 0;
   #turns = 0;
+  #halfAt = -1;
+  #carried = 0;
 
   constructor(o: PathOptions) {
     this.#o = o;
@@ -220,6 +227,7 @@ class Path {
       if (++this.#turns > TURNS_MAX) assert.fail(`no end of turns: ${this.#state()}`);
       this.#now = Math.max(this.#now, at);
       this.#events.runNext();
+      if (this.#halfAt < 0 && 2 * this.#receiver.received >= o.total) this.#halfAt = this.#now;
       this.#step();
     }
     assert.equal(this.#receiver.received, o.total, 'everything arrived');
@@ -228,6 +236,7 @@ class Path {
     return {
       durationUs,
       bytesPerSecond: (o.total * 1e6) / durationUs,
+      lateBytesPerSecond: (o.total * 5e5) / (this.#now - this.#halfAt),
       counters: this.#counters,
       recovery: this.#recovery,
       dropped: this.#dropped,
@@ -326,7 +335,8 @@ class Path {
     const at = queue.at(index);
     const { u8 } = this.#frames.memory;
     for (let i = 0; i < length; i += 97) assert.equal(u8[at + i], byteAt(offset + i), 'its bytes');
-    if (this.#chance(o.loss)) {
+    const isNth = o.lossEvery > 0 && ++this.#carried % o.lossEvery === 0;
+    if (isNth || this.#chance(o.loss)) {
       this.#dropped++;
       return;
     }

@@ -28,6 +28,13 @@ export class AckScratch {
     this.sackCount = 0;
   }
 
+  /** The round trip by the echo, of what was first sent at `firstSentUs`; 0 when there is none, or it cannot be one. */
+  roundTripUs(firstSentUs: number, nowUs: number, tickUs: number): number {
+    const us = (nowUs - this.echoUs) | 0;
+    const most = ((nowUs - firstSentUs) | 0) + tickUs;
+    return !this.hasEcho || us < 0 || us > most ? 0 : Math.max(1, us);
+  }
+
   /** Note a block; those beyond the fourth are ignored. */
   addSack(left: number, right: number): void {
     if (this.sackCount === SACK_BLOCKS_MAX) return;

@@ -21,8 +21,8 @@ export interface CongestionControl {
   /** The path takes another segment size: the window stays as it is in bytes, at least one segment. */
   setMss(mss: number): void;
   /**
-   * `acked` bytes more have arrived (acknowledged or sacked), outside of recovery. `isLimited`: the window was what held
-   * the sender back; otherwise it must not grow (RFC 7661). Called once for each acknowledgement.
+   * `acked` bytes were acknowledged, outside of recovery; what is only sacked does not count (RFC 5681, section 3.1).
+   * `isLimited`: the window was what held the sender back; otherwise it must not grow (RFC 7661).
    */
   onAck(acked: number, isLimited: boolean, nowUs: number, rtt: RttEstimator): void;
   /** Loss was found and recovery begins: choose the threshold (RFC 5681, section 3.2). `flight`: bytes outstanding. */

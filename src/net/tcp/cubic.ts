@@ -2,8 +2,8 @@
  * CUBIC (RFC 9438), with HyStart++ (RFC 9406) for its slow start. The window follows a cubic of the time since the last
  * reduction, or what Reno would have when that is more.
  *
- * The names are the RFC's: W_max, K, W_est; in segments and seconds, as the formulas are. They are doubles in fields of
- * their own, which V8 writes in place.
+ * The names are the RFC's: W_max, K, W_est. Formulas are in segments and seconds, as they are there; fields are integers
+ * where they can be, as each double costs a connection a box of its own.
  */
 import { type CongestionControl, initialWindow, THRESHOLD_NONE, WINDOW_MAX } from './congestion.ts';
 import { CSS_GROWTH_DIVISOR, HyStart } from './hystart.ts';
@@ -15,6 +15,8 @@ export const BETA = 0.7;
 const ALPHA = (3 * (1 - BETA)) / (1 + BETA);
 /** An epoch that lasts longer begins anew, as its time would not fit in 32 bits of microseconds. */
 const EPOCH_MAX_US = 1_000_000_000;
+/** A smaller window overflows no queue, and a connection that stays below needs no state for it. */
+const HYSTART_SEGMENTS = 16;
 const SLOW_START_SEGMENTS = 8;
 const SLOW_START_SEGMENTS_AFTER_RTO = 1;
 
@@ -23,26 +25,22 @@ export class Cubic implements CongestionControl {
   window = 0;
   threshold = THRESHOLD_NONE;
   #mss = 0;
-  readonly #hystart = new HyStart();
+  /** In the first slow start, from `HYSTART_SEGMENTS` on. */
+  #hystart: HyStart | null = null;
   #hasEpoch = false;
   #isAfterRto = false;
   #epochUs = 0;
   #lastAckUs = 0;
-  /** Window before the last reduction and when the epoch began; in segments. */
-  #wMax = 0.5;
-  #wPrior = 0.5;
-  #k = 0.5;
-  #wEst = 0.5;
+  /** In bytes: where the curve is flat, the window before the last reduction; and K in microseconds. */
+  #wMax = 0;
+  #wPrior = 0;
+  #kUs = 0;
+  /** In segments. */
+  #wEst = 0;
   /** A part of a byte that the window has grown by. */
-  #rest = 0.5;
-  #priorWindow = 0;
+  #rest = 0;
   #priorThreshold = 0;
-  #priorWMax = 0.5;
-
-  constructor() {
-    // Fields that were once a fraction stay doubles.
-    this.#wMax = this.#wPrior = this.#k = this.#wEst = this.#rest = this.#priorWMax = 0;
-  }
+  #priorWMax = 0;
 
   start(mss: number): void {
     this.#mss = mss;
@@ -50,13 +48,9 @@ export class Cubic implements CongestionControl {
   }
 
   setMss(mss: number): void {
-    const scale = this.#mss / mss;
+    this.#wEst *= this.#mss / mss;
     this.#mss = mss;
     this.window = Math.max(this.window, mss);
-    this.#wMax *= scale;
-    this.#wPrior *= scale;
-    this.#wEst *= scale;
-    this.#priorWMax *= scale;
   }
 
   onAck(acked: number, isLimited: boolean, nowUs: number, rtt: RttEstimator): void {
@@ -74,7 +68,8 @@ export class Cubic implements CongestionControl {
   #slowStart(acked: number, rtt: RttEstimator): void {
     const segments = this.#isAfterRto ? SLOW_START_SEGMENTS_AFTER_RTO : SLOW_START_SEGMENTS;
     let grow = Math.min(acked, segments * this.#mss);
-    if (this.threshold === THRESHOLD_NONE) {
+    if (this.threshold === THRESHOLD_NONE && this.window >= HYSTART_SEGMENTS * this.#mss) {
+      this.#hystart ??= new HyStart();
       this.#hystart.onSample(rtt.latestUs);
       if (this.#hystart.isConservative) grow = Math.ceil(grow / CSS_GROWTH_DIVISOR);
     }
@@ -82,7 +77,9 @@ export class Cubic implements CongestionControl {
   }
 
   onRound(): void {
-    if (this.threshold === THRESHOLD_NONE && this.#hystart.onRound()) this.threshold = this.window;
+    if (this.#hystart === null || !this.#hystart.onRound()) return;
+    this.threshold = this.window;
+    this.#hystart = null;
   }
 
   /** Sections 4.2 to 4.5. */
@@ -95,15 +92,16 @@ export class Cubic implements CongestionControl {
       this.#startEpoch(cwnd, nowUs);
       elapsed = 0;
     }
-    const alpha = this.#wEst < this.#wPrior ? ALPHA : 1;
+    const alpha = this.#wEst * mss < this.#wPrior ? ALPHA : 1;
     this.#wEst += (alpha * acked) / this.window;
-    const t = elapsed / 1e6;
-    const now = C * (t - this.#k) ** 3 + this.#wMax;
+    const wMax = this.#wMax / mss;
+    const fromK = (elapsed - this.#kUs) / 1e6;
+    const now = C * fromK ** 3 + wMax;
     let grow: number;
     if (now < this.#wEst) {
       grow = Math.max(0, this.#wEst - cwnd) * mss;
     } else {
-      const ahead = C * (t + srttUs / 1e6 - this.#k) ** 3 + this.#wMax;
+      const ahead = C * (fromK + srttUs / 1e6) ** 3 + wMax;
       const target = Math.min(Math.max(ahead, cwnd), 1.5 * cwnd);
       grow = ((target - cwnd) / cwnd) * acked;
     }
@@ -117,22 +115,18 @@ export class Cubic implements CongestionControl {
     this.#hasEpoch = true;
     this.#epochUs = nowUs;
     this.#wEst = cwnd;
-    if (this.#wMax > cwnd) {
-      this.#k = Math.cbrt((this.#wMax - cwnd) / C);
-    } else {
-      this.#wMax = cwnd;
-      this.#k = 0;
-    }
+    this.#wMax = Math.max(this.#wMax, this.window);
+    this.#kUs = Math.round(Math.cbrt((this.#wMax / this.#mss - cwnd) / C) * 1e6);
   }
 
   /** Sections 4.6 and 4.7. */
   onLoss(flight: number): void {
-    this.#priorWindow = this.window;
+    const { window } = this;
     this.#priorThreshold = this.threshold;
     this.#priorWMax = this.#wMax;
-    const cwnd = this.window / this.#mss;
-    this.#wMax = cwnd < this.#wMax ? (cwnd * (1 + BETA)) / 2 : cwnd;
-    this.#wPrior = cwnd;
+    this.#wMax = window < this.#wMax ? Math.round((window * (1 + BETA)) / 2) : window;
+    this.#wPrior = window;
+    this.#hystart = null;
     this.threshold = Math.max(Math.floor(flight * BETA), 2 * this.#mss);
     this.#hasEpoch = false;
   }
@@ -151,7 +145,7 @@ export class Cubic implements CongestionControl {
 
   /** Section 4.9. */
   onUndo(): void {
-    this.window = Math.max(this.window, this.#priorWindow);
+    this.window = Math.max(this.window, this.#wPrior);
     this.threshold = Math.max(this.threshold, this.#priorThreshold);
     this.#wMax = this.#priorWMax;
     this.#isAfterRto = false;

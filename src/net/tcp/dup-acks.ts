@@ -17,16 +17,16 @@ export class DupAcks {
 
   /**
    * An acknowledgement that advanced by `acked` bytes. In recovery it is a partial one: the next segment is lost too,
-   * and all but one of those that it covers had been counted as arrived.
+   * and all but one of those that it covers had been counted as arrived. True when something was found lost.
    */
-  onAdvance(queue: SendQueue, acked: number, phase: Phase, mss: number): void {
+  onAdvance(queue: SendQueue, acked: number, phase: Phase, mss: number): boolean {
     this.#count = 0;
     if (phase !== PHASE.recovery || queue.outstanding === 0) {
       this.bytes = 0;
-      return;
+      return false;
     }
     this.bytes = Math.max(0, this.bytes - Math.max(0, acked - mss));
-    queue.markLost(0);
+    return queue.markLost(0);
   }
 
   /**

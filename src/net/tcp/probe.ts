@@ -5,6 +5,7 @@
 import type { AckScratch } from './ack.ts';
 import type { RttEstimator } from './rtt.ts';
 import type { SackReader } from './sack.ts';
+import type { SendQueue } from './send-queue.ts';
 
 /** What a peer may hold back its acknowledgement of a single segment (section 7.2: TLP.max_ack_delay). */
 const ACK_DELAY_MAX_US = 200_000;
@@ -20,6 +21,19 @@ export class ProbeState {
   /** Microseconds from now until a probe, with `segments` in flight. Only with an estimate of the round trip. */
   static timeoutUs(rtt: RttEstimator, segments: number): number {
     return 2 * rtt.srttUs + (segments === 1 ? ACK_DELAY_MAX_US : PROBE_MIN_US);
+  }
+
+  /** Something is out, and nothing says yet that it was lost. */
+  isWorth(queue: SendQueue, rtt: RttEstimator): boolean {
+    const isQuiet = queue.outstanding > 0 && queue.sacked === 0 && queue.lost === 0;
+    return isQuiet && rtt.srttUs > 0 && !this.isOut;
+  }
+
+  /** The probe may be of new data: a full segment, as Nagle's algorithm would hold back another, within the window. */
+  static canBeNew(queue: SendQueue, mss: number, windowEnd: number): boolean {
+    const i = queue.unsent;
+    if (i === queue.count || queue.length(i) < mss) return false;
+    return ((queue.seq(i) + mss - windowEnd) | 0) <= 0;
   }
 
   onSent(isRetransmission: boolean, nxt: number): void {

@@ -100,7 +100,9 @@ export class Rack {
       if (flags & (SEG.sacked | SEG.lost)) continue;
       const sent = queue.sentUs(i);
       const later = (this.sentUs - sent) | 0;
-      if (later > 0 || (later === 0 && ((this.endSeq - queue.seqEnd(i)) | 0) > 0)) {
+      // At the same time: a turn sends much in one microsecond, and only what is sent once is in order of sequence.
+      const isTie = later === 0 && (flags & SEG.retransmitted) === 0;
+      if (later > 0 || (isTie && ((this.endSeq - queue.seqEnd(i)) | 0) > 0)) {
         const remaining = (sent + this.rttUs + windowUs - nowUs) | 0;
         if (remaining <= 0) {
           queue.markLost(i);

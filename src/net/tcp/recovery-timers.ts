@@ -18,6 +18,12 @@ export class Timers {
     else this.#reorderUs = us;
   }
 
+  /** The probe's, or when the retransmission timer would be earlier, in its place. */
+  armProbe(us: number, isOn: boolean): void {
+    const isLate = (this.running & WAIT.rto) !== 0 && ((us - this.#rtoUs) | 0) > 0;
+    this.arm(WAIT.probe, isLate ? this.#rtoUs : us, isOn);
+  }
+
   stop(): void {
     this.running = 0;
   }

@@ -16,15 +16,14 @@ import { assert } from '../../base/assert.ts';
 import type { AckScratch } from './ack.ts';
 import type { CongestionControl } from './congestion.ts';
 import { DupAcks } from './dup-acks.ts';
+import { Episode } from './episode.ts';
 import { Pacer } from './pacer.ts';
 import { ProbeState } from './probe.ts';
-import { Prr } from './prr.ts';
 import { Rack } from './rack.ts';
 import { Timers, WAIT } from './recovery-timers.ts';
 import { PHASE, type Phase, type RecoveryShared, TIMER, type Timer } from './recovery-types.ts';
 import { RttEstimator } from './rtt.ts';
 import { SEG, SendQueue } from './send-queue.ts';
-import { UndoState } from './undo.ts';
 
 /** A transmission that goes whatever the window. */
 const FORCE_NONE = 0;
@@ -50,11 +49,13 @@ export class Recovery {
   isPaced = false;
   readonly #shared: RecoveryShared;
   readonly #rack = new Rack();
-  readonly #prr = new Prr();
-  readonly #dups = new DupAcks();
+  /** For a peer without SACK. */
+  #dups: DupAcks | null = null;
   readonly #probe = new ProbeState();
-  readonly #undo = new UndoState();
-  readonly #pacer = new Pacer();
+  /** Since something was lost, until nothing can be undone any more. */
+  #episode: Episode | null = null;
+  /** Once there is a rate. */
+  #pacer: Pacer | null = null;
   readonly #timers = new Timers();
   #isOpen = false;
   #hasSack = false;
@@ -90,9 +91,9 @@ export class Recovery {
     assert(!this.#isOpen, 'a connection opens once');
     this.#isOpen = true;
     this.#hasSack = hasSack;
+    if (!hasSack) this.#dups = new DupAcks();
     this.mss = mss;
-    this.phase = PHASE.open;
-    this.#undo.isActive = false;
+    this.#endEpisode();
     this.congestion.start(mss, nowUs);
     if (this.retransmits > 0) {
       this.congestion.window = mss;
@@ -111,7 +112,7 @@ export class Recovery {
     if (!isLess) return;
     const { queue } = this;
     for (let i = 0; i < queue.unsent; i++) if (queue.length(i) > mss) queue.markLost(i);
-    this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, queue.outstanding > 0);
+    if (queue.outstanding > 0) this.#armRto(nowUs);
   }
 
   /** A deadline is set: call `onTimer` at `deadlineUs`. */
@@ -124,7 +125,7 @@ export class Recovery {
 
   /** Bytes in flight, as the peer's duplicates tell too. */
   get pipe(): number {
-    return Math.max(0, this.queue.inFlight - this.#dups.bytes);
+    return Math.max(0, this.queue.inFlight - (this.#dups?.bytes ?? 0));
   }
 
   /** Bytes that the congestion window has room for now; a first segment always has. */
@@ -140,7 +141,7 @@ export class Recovery {
 
   /** From when on pacing lets the next segment go. */
   get nextSendUs(): number {
-    return this.#pacer.nextUs;
+    return this.#pacer?.nextUs ?? 0;
   }
 
   /** Position of the lost segment (or the probe) that is to go out now, already cut to `mss`; -1: none, or not now. */
@@ -150,7 +151,7 @@ export class Recovery {
     let index = queue.firstLost();
     if (index < 0) {
       if (this.#force !== FORCE_PROBE || queue.unsent === 0) return -1;
-      if (this.#canProbeWithNew()) return -1;
+      if (ProbeState.canBeNew(queue, this.mss, this.#windowEnd)) return -1;
       index = queue.unsent - 1;
     }
     if (this.#force === FORCE_NONE) {
@@ -193,23 +194,24 @@ export class Recovery {
     if (!isNew) {
       this.retransmits++;
       this.#shared.counters.retransmits++;
-      if (!isProbe) this.#undo.onRetransmit(queue.seqEnd(index), nowUs);
+      if (!isProbe) this.#episode?.undo.onRetransmit(queue.seqEnd(index), nowUs);
     }
     queue.markSent(index, nowUs);
     this.#force = FORCE_NONE;
     this.#lastSentUs = nowUs;
-    if (this.phase === PHASE.recovery) this.#prr.onSent(bytes);
+    if (this.phase === PHASE.recovery) this.#episode?.prr.onSent(bytes);
     const rate = this.pacingBytesPerSecond;
-    if (rate > 0) this.#pacer.onSent(bytes, rate, nowUs);
+    if (rate > 0) {
+      this.#pacer ??= new Pacer();
+      this.#pacer.onSent(bytes, rate, nowUs);
+    }
     if (isProbe) this.#probe.onSent(!isNew, queue.nxt);
     if (isNew) {
       const { window, threshold } = this.congestion;
       if (window < threshold && 2 * queue.outstanding > window) this.#limitedSeq = queue.nxt;
-      this.#armProbe(nowUs);
     }
-    if ((this.#timers.running & WAIT.rto) === 0 || index === 0 || isProbe) {
-      this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, true);
-    }
+    if ((this.#timers.running & WAIT.rto) === 0 || index === 0 || isProbe) this.#armRto(nowUs);
+    if (isNew) this.#armProbe(nowUs);
   }
 
   /**
@@ -226,17 +228,17 @@ export class Recovery {
     const wasRecovering = this.phase === PHASE.recovery;
     let delivered = this.#takeCumulative(ack, acked, nowUs);
     delivered += this.#takeSacks(ack, acked, nowUs);
-    if (acked > 0) this.timeouts = 0;
+    if (acked > 0) this.timeouts = this.#force = 0;
     this.#checkUndo(ack, acked, nowUs);
     this.#checkEnd(nowUs);
-    const dupBytes = this.#dups.bytes;
+    const dupBytes = this.#dups?.bytes ?? 0;
     const found = this.#hasSack ? this.#detect(nowUs) : this.#countDuplicate(ack, acked);
-    delivered = Math.max(0, delivered + this.#dups.bytes - dupBytes);
+    delivered = Math.max(0, delivered + (this.#dups?.bytes ?? 0) - dupBytes);
     if (found > 0 && this.phase === PHASE.open) this.#enterRecovery(nowUs);
     if (this.phase === PHASE.recovery) {
       this.#reduce(delivered, acked > 0 && found === 0);
-    } else if (this.#isOpen && delivered > 0 && !wasRecovering) {
-      this.congestion.onAck(delivered, wasLimited, nowUs, this.rtt);
+    } else if (this.#isOpen && acked > 0 && !wasRecovering) {
+      this.congestion.onAck(acked, wasLimited, nowUs, this.rtt);
     }
     this.#afterAck(acked, nowUs);
     return acked;
@@ -246,17 +248,15 @@ export class Recovery {
   onTimer(nowUs: number): Timer {
     let what: Timer = TIMER.none;
     if (this.#timers.isDue(WAIT.reorder, nowUs)) {
-      if (this.#detect(nowUs) > 0) {
-        what = TIMER.reorder;
-        if (this.phase === PHASE.open) this.#enterRecovery(nowUs);
-        if (this.phase === PHASE.recovery) this.#reduce(0, false);
-      }
+      if (this.#detect(nowUs) > 0) what = TIMER.reorder;
+      if (what !== TIMER.none && this.phase === PHASE.open) this.#enterRecovery(nowUs);
+      if (this.phase === PHASE.recovery) this.#reduce(0, false);
     }
     if (this.#timers.isDue(WAIT.probe, nowUs) && this.#mayProbe()) {
       what = TIMER.probe;
       this.#force = FORCE_PROBE;
       this.#shared.counters.probes++;
-      this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, true);
+      this.#armRto(nowUs);
     }
     if (this.#timers.isDue(WAIT.rto, nowUs)) {
       what = TIMER.rto;
@@ -268,6 +268,7 @@ export class Recovery {
   /** Free everything. The connection is over. */
   close(): void {
     this.queue.clear();
+    this.#endEpisode();
     this.#timers.stop();
   }
 
@@ -289,19 +290,12 @@ export class Recovery {
     queue.ackTo(ack.seq);
     const delivered = acked - (sacked - queue.sacked);
     // Of what is sent again, only the echo tells which one was answered (Karn).
-    if (isResent) rack.sampleUs = ack.hasEcho ? this.#echoSample(ack, firstSentUs, nowUs) : 0;
+    if (isResent) rack.sampleUs = ack.roundTripUs(firstSentUs, nowUs, rack.echoSlackUs);
     if (queue.unsent > 0 && queue.flags(0) & SEG.sacked) {
       this.#shared.counters.reneged++;
       queue.forgetSacks();
     }
     return delivered;
-  }
-
-  /** The round trip by the echo; 0 when it cannot be one. */
-  #echoSample(ack: AckScratch, firstSentUs: number, nowUs: number): number {
-    const us = (nowUs - ack.echoUs) | 0;
-    const most = ((nowUs - firstSentUs) | 0) + this.#shared.timestampTickUs;
-    return us < 0 || us > most ? 0 : Math.max(1, us);
   }
 
   /** Mark what the blocks say, and take the sample. Returns the bytes newly sacked. */
@@ -318,18 +312,18 @@ export class Recovery {
       }
       this.#rack.onAck(queue.una, queue.nxt, sacks.hasDsack);
       if (this.#probe.onAck(ack, acked, sacks) && this.phase === PHASE.open) {
-        this.congestion.onLoss(this.#flight, nowUs);
+        this.congestion.onLoss(this.congestion.window, nowUs);
         this.congestion.onExitRecovery(nowUs);
       }
     }
-    const { sampleUs } = this.#rack;
-    if (sampleUs > 0) this.rtt.sample(sampleUs, nowUs, limits);
+    if (this.#rack.sampleUs > 0) this.rtt.sample(this.#rack.sampleUs, nowUs, limits);
     return queue.sacked - before;
   }
 
   #checkUndo(ack: AckScratch, acked: number, nowUs: number): void {
     const { sacks, timestampTickUs } = this.#shared;
-    const undo = this.#undo;
+    const undo = this.#episode?.undo;
+    if (undo === undefined) return;
     if (
       (acked > 0 && undo.isEchoEarlier(ack, timestampTickUs)) ||
       (sacks.hasDsack && undo.isDsackLast(sacks.dsackLeft, sacks.dsackRight, this.mss))
@@ -342,7 +336,7 @@ export class Recovery {
     if (this.phase === PHASE.loss) this.rtt.endBackoff(this.#shared.limits);
     this.congestion.onUndo(nowUs);
     this.queue.forgetLosses();
-    this.#undo.isActive = false;
+    this.#endEpisode();
     this.#rack.hasReordering = true;
     this.#shared.counters.undone++;
     this.#setOpen();
@@ -353,16 +347,25 @@ export class Recovery {
     if (this.phase === PHASE.open || ((this.queue.una - this.#recoverSeq) | 0) < 0) {
       return;
     }
-    const isUnfounded = this.#undo.onEnd();
+    const isUnfounded = this.#episode?.undo.onEnd() ?? false;
     if (this.phase === PHASE.recovery) this.congestion.onExitRecovery(nowUs);
     this.#rack.onExitRecovery();
     this.#setOpen();
     if (isUnfounded && this.#isOpen) this.#undoReduction(nowUs);
   }
 
+  #startEpisode(): void {
+    this.#episode ??= Episode.take();
+    this.#episode.start(this.queue);
+  }
+
+  #endEpisode(): void {
+    this.#episode = Episode.give(this.#episode);
+  }
+
   #setOpen(): void {
     this.phase = PHASE.open;
-    this.#dups.reset();
+    this.#dups?.reset();
   }
 
   /** FlightSize for a reduction: what was sent by limited transmit does not raise the threshold (RFC 5681, section 3.2). */
@@ -376,15 +379,16 @@ export class Recovery {
     this.phase = PHASE.recovery;
     this.#recoverSeq = queue.nxt;
     this.congestion.onLoss(this.#flight, nowUs);
-    this.#prr.start(queue.outstanding);
-    this.#undo.start(queue.una, queue.nxt);
+    this.#startEpisode();
     this.#probe.isOut = false;
     this.#timers.arm(WAIT.probe, 0, false);
   }
 
   #reduce(delivered: number, isGood: boolean): void {
-    const { threshold } = this.congestion;
-    this.congestion.window = this.#prr.window(this.pipe, threshold, delivered, this.mss, isGood);
+    const { congestion, mss } = this;
+    const prr = this.#episode?.prr;
+    assert(prr !== undefined, 'recovery is an episode');
+    congestion.window = prr.window(this.pipe, congestion.threshold, delivered, mss, isGood);
   }
 
   #detect(nowUs: number): number {
@@ -399,13 +403,16 @@ export class Recovery {
 
   #countDuplicate(ack: AckScratch, acked: number): number {
     const { queue, phase, mss } = this;
+    const dups = this.#dups;
+    if (dups === null) return 0;
     if (acked > 0) {
-      this.#dups.onAdvance(queue, acked, phase, mss);
+      // The next hole is filled whatever the window (RFC 6582, section 3.2, step 3).
+      if (dups.onAdvance(queue, acked, phase, mss)) this.#force = FORCE_LOST;
       return 0;
     }
-    if (!ack.isPure || !this.#isOpen || phase === PHASE.loss || queue.outstanding === 0) return 0;
+    if (!ack.isPure || phase === PHASE.loss || queue.outstanding === 0) return 0;
     const mayEnter = ((queue.una - this.#recoverSeq) | 0) > 0;
-    return this.#dups.onDuplicate(queue, phase, mss, mayEnter);
+    return dups.onDuplicate(queue, phase, mss, mayEnter);
   }
 
   /** Rounds and timers. */
@@ -415,15 +422,13 @@ export class Recovery {
     if (acked > 0 && ((queue.una - this.#roundSeq) | 0) >= 0) {
       this.#roundSeq = queue.nxt;
       if (this.#isOpen) this.congestion.onRound();
-      if (this.phase === PHASE.open) this.#undo.onRound();
+      if (this.phase === PHASE.open && this.#episode?.undo.onRound() === false) this.#endEpisode();
     }
     if (queue.outstanding === 0) {
       this.#timers.stop();
       this.#force = FORCE_NONE;
-      this.#probe.isOut = false;
     } else if (acked > 0) {
-      this.#force = FORCE_NONE;
-      this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, true);
+      this.#armRto(nowUs);
       this.#armProbe(nowUs);
     } else if (!this.#mayProbe()) {
       this.#timers.arm(WAIT.probe, 0, false);
@@ -446,15 +451,15 @@ export class Recovery {
     } else {
       for (let i = 0; i < queue.unsent; i++) queue.markLost(i);
     }
-    if (isFirst) this.#undo.start(queue.una, queue.nxt);
+    if (isFirst) this.#startEpisode();
     this.phase = PHASE.loss;
     this.#recoverSeq = queue.nxt;
-    this.#dups.reset();
+    this.#dups?.reset();
     this.#probe.isOut = false;
     this.#force = FORCE_LOST;
     rtt.backOff(limits);
     this.#timers.stop();
-    this.#timers.arm(WAIT.rto, (nowUs + rtt.rtoUs) | 0, true);
+    this.#armRto(nowUs);
   }
 
   /** Cut the segment to `mss`. Its position, or -1 when there is no frame for the rest. */
@@ -473,33 +478,21 @@ export class Recovery {
   }
 
   #holdsPace(nowUs: number): boolean {
-    this.isPaced = this.pacingBytesPerSecond > 0 && !this.#pacer.mayGo(nowUs);
+    this.isPaced = this.pacingBytesPerSecond > 0 && this.#pacer?.mayGo(nowUs) === false;
     return this.isPaced;
   }
 
   #mayProbe(): boolean {
-    const { queue } = this;
-    return (
-      this.#hasSack &&
-      this.phase === PHASE.open &&
-      queue.outstanding > 0 &&
-      queue.sacked === 0 &&
-      queue.lost === 0 &&
-      this.rtt.srttUs > 0 &&
-      !this.#probe.isOut
-    );
+    return this.#hasSack && this.phase === PHASE.open && this.#probe.isWorth(this.queue, this.rtt);
   }
 
-  /** A probe of new data must not be one that Nagle's algorithm would hold back. */
-  #canProbeWithNew(): boolean {
-    const { queue } = this;
-    const i = queue.unsent;
-    if (i === queue.count || queue.length(i) < this.mss) return false;
-    return ((queue.seq(i) + this.mss - this.#windowEnd) | 0) <= 0;
+  #armRto(nowUs: number): void {
+    this.#timers.arm(WAIT.rto, (nowUs + this.rtt.rtoUs) | 0, true);
   }
 
+  /** After the retransmission timer, which a probe comes before at the latest (RFC 8985, section 7.2). */
   #armProbe(nowUs: number): void {
     const us = ProbeState.timeoutUs(this.rtt, this.queue.unsent);
-    this.#timers.arm(WAIT.probe, (nowUs + us) | 0, this.#mayProbe());
+    this.#timers.armProbe((nowUs + us) | 0, this.#mayProbe());
   }
 }

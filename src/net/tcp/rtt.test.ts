@@ -25,14 +25,20 @@ test('the next: RTTVAR = 3/4 RTTVAR + 1/4 |SRTT - R|, SRTT = 7/8 SRTT + 1/8 R (2
   assert.equal(rtt.rtoUs, 275_000 + 4 * 162_500);
 });
 
-test('steady round trips of microseconds come to the minimum (2.4)', () => {
+test('steady round trips of microseconds come to the minimum beyond them (2.4)', () => {
   const rtt = new RttEstimator();
   for (let i = 0; i < 200; i++) rtt.sample(45, i, RTO_LIMITS);
   assert.equal(rtt.srttUs, 45);
   assert.ok(rtt.varianceUs <= 1);
-  assert.equal(rtt.rtoUs, 200_000);
+  assert.equal(rtt.rtoUs, 200_045);
   for (let i = 0; i < 200; i++) rtt.sample(52, i, RTO_LIMITS);
   assert.equal(rtt.srttUs, 52, 'small steps are not lost in rounding');
+});
+
+test('a long path without variation does not expire as the answer comes', () => {
+  const rtt = new RttEstimator();
+  for (let i = 0; i < 200; i++) rtt.sample(400_000, i, RTO_LIMITS);
+  assert.equal(rtt.rtoUs, 600_000);
 });
 
 test('backoff doubles up to the maximum, and a sample ends it (5.5, 2.5)', () => {

@@ -5,7 +5,7 @@
 import { elapsedUs } from './seq.ts';
 
 export interface RtoLimits {
-  /** RFC 6298 says one second; everybody has 200 ms. */
+  /** Least time beyond the round trip. RFC 6298 says one second in all; everybody has 200 ms. */
   readonly rtoMinUs: number;
   readonly rtoMaxUs: number;
 }
@@ -64,10 +64,14 @@ export class RttEstimator {
     this.rtoUs = Math.min(limits.rtoMaxUs, this.rtoUs * 2);
   }
 
-  /** The timeout without backoff (section 2.3, with a clock of 1 µs). */
+  /**
+   * The timeout without backoff (section 2.3). The minimum is of what is added to the round trip: a long path without
+   * variation would otherwise expire just before the answer comes.
+   */
   endBackoff(limits: RtoLimits): void {
-    const rto = this.#srtt8 === 0 ? RTO_INITIAL_US : this.srttUs + Math.max(1, this.#variance4);
-    this.rtoUs = Math.min(limits.rtoMaxUs, Math.max(limits.rtoMinUs, rto));
+    const rto =
+      this.#srtt8 === 0 ? RTO_INITIAL_US : this.srttUs + Math.max(limits.rtoMinUs, this.#variance4);
+    this.rtoUs = Math.min(limits.rtoMaxUs, rto);
   }
 
   /** The SYN was sent again, and data comes next without a sample: three seconds (section 5.7). */

@@ -66,6 +66,8 @@ export class SendQueue {
   /** Record of position 0. */
   #head = 0;
   #mask = -1;
+  /** Segments that the last ring had room for, while there is none: half of it is asked for again. */
+  #lastCapacity = 0;
   /** No lost segment is before this. */
   #lostFloor = 0;
 
@@ -412,7 +414,8 @@ export class SendQueue {
 
   #grow(): void {
     const old = this.#ring;
-    const wider = this.#store.take(this.count + 1);
+    const wider = this.#store.take(Math.max(this.count + 1, this.#lastCapacity >> 1));
+    this.#lastCapacity = 0;
     for (let i = 0; i < this.count; i++) {
       const o = this.#offset(i);
       for (let word = 0; word < SEGMENT_WORDS; word++) {
@@ -426,6 +429,7 @@ export class SendQueue {
   }
 
   #dropRing(): void {
+    this.#lastCapacity = this.#mask + 1;
     this.#store.give(this.#ring);
     this.#ring = this.#store.none;
     this.#head = 0;

@@ -62,8 +62,9 @@ export class UndoState {
     return this.isActive && !this.#wasResent;
   }
 
-  /** A round trip ended, outside of recovery. */
-  onRound(): void {
-    if (this.isActive && --this.#rounds < 0) this.isActive = false;
+  /** A round trip ended, outside of recovery. False when nothing can be undone any more. */
+  onRound(): boolean {
+    if (--this.#rounds < 0) this.isActive = false;
+    return this.isActive;
   }
 }

@@ -222,9 +222,10 @@ function finishHandshake(tcb: Tcb, segment: Segment): boolean {
 function checkAck(tcb: Tcb, segment: Segment): boolean {
   const { queue } = tcb.recovery;
   const { counters } = tcb.stack;
-  const ahead = seqDiff(segment.ack, queue.nxt);
   const behind = seqDiff(queue.una, segment.ack);
-  if (ahead > 0 || behind > Math.max(tcb.sndWndMax, 1)) {
+  // Counted the whole way round: what is half of the space away is neither before nor after.
+  const back = seqDiff(queue.nxt, segment.ack) >>> 0;
+  if (back > seqDiff(queue.nxt, queue.una) + Math.max(tcb.sndWndMax, 1)) {
     counters.tcpBadAck++;
     challenge(tcb);
     return false;

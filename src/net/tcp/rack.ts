@@ -25,6 +25,11 @@ export class Rack {
   /** Highest sequence number that has arrived. */
   fack = 0;
   hasReordering = false;
+  /**
+   * `fack` before the acknowledgement in hand, set by the owner: only what an earlier one left missing was overtaken. The
+   * blocks of one stand in any order, and tell of several segments when acknowledgements were lost.
+   */
+  fackBefore = 0;
   /** Of the last acknowledgement: the round trip of the segment sent last among those sent once; 0 for none. */
   sampleUs = 0;
   /** For how long to wait from now on before something that is missing is lost; 0 when nothing waits. */
@@ -39,7 +44,7 @@ export class Rack {
   #isDsackRound = false;
 
   start(seq: number): void {
-    this.endSeq = this.fack = seq;
+    this.endSeq = this.fack = this.fackBefore = seq;
   }
 
   /** A segment arrived, as a cumulative acknowledgement or SACK says; steps 2 and 3. Once for each. */
@@ -48,7 +53,7 @@ export class Rack {
     const sent = queue.sentUs(index);
     const isOnce = queue.sends(index) === 1;
     if (((end - this.fack) | 0) > 0) this.fack = end;
-    else if (isOnce && ((end - this.fack) | 0) < 0) this.hasReordering = true;
+    else if (isOnce && ((end - this.fackBefore) | 0) < 0) this.hasReordering = true;
     const rtt = Math.max(1, (nowUs - sent) | 0);
     if (!isOnce) {
       // It may be the first one that arrived, long after it was sent.

@@ -277,6 +277,7 @@ export class Recovery {
     const { queue } = this;
     const rack = this.#rack;
     rack.sampleUs = 0;
+    rack.fackBefore = rack.fack;
     rack.minRttUs = this.rtt.minUs;
     if (acked === 0) return 0;
     let isResent = false;

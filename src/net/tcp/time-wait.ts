@@ -18,6 +18,8 @@ const TS_RECENT = 2;
 const HAS_TIMESTAMPS = 3;
 const DUE_MS = 4;
 const TS_OFFSET = 5;
+/** Ids of flows that have left may stay listed: as many as are here, and so many. */
+const LISTED_SPARE = 1024;
 
 export class TimeWaits {
   readonly #stack: TcpStack;
@@ -45,8 +47,14 @@ export class TimeWaits {
     records[at + HAS_TIMESTAMPS] = tcb.hasTimestamps ? 1 : 0;
     records[at + TS_OFFSET] = tcb.tsOffset;
     this.count++;
+    if (this.listed > LISTED_SPARE + 2 * this.count) this.#prune();
     this.#order.push(id);
     this.#restart(id);
+  }
+
+  /** Ids that are listed, in this state or left. */
+  get listed(): number {
+    return this.#order.length - this.#first;
   }
 
   /** The sequence number that a new connection of this flow starts beyond. */
@@ -153,6 +161,20 @@ export class TimeWaits {
     const records = new Int32Array(words);
     records.set(this.#records);
     this.#records = records;
+  }
+
+  /** Forget the ids that have left: with flows that come and go without end, nobody else would. */
+  #prune(): void {
+    const order = this.#order;
+    const kept = new Set<number>();
+    // From the newest on: an id that was used again counts from then.
+    for (let i = order.length - 1; i >= this.#first; i--) {
+      if (this.has(order[i]!)) kept.add(order[i]!);
+    }
+    order.length = 0;
+    for (const id of kept) order.push(id);
+    order.reverse();
+    this.#first = 0;
   }
 
   #compact(): void {

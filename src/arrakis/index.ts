@@ -76,21 +76,6 @@ export {
   UDP_PAYLOAD_OFFSET,
   type UdpHandler,
 } from '../net/index.ts';
-export {
-  type ConnectOptions as TcpConnectOptions,
-  type ListenOptions as TcpListenOptions,
-  TCP_END,
-  TCP_HEADROOM,
-  TCP_PAYLOAD_OFFSET,
-  TCP_STATE,
-  type Tcp,
-  type TcpConnection,
-  type TcpEnd,
-  type TcpHandlers,
-  type TcpInfo,
-  type TcpListener,
-  type TcpState,
-} from '../net/tcp/api.ts';
 export { type Answer, ControlChannel, openControlSocket } from './client.ts';
 export {
   type CapNarrowing,

@@ -10,12 +10,14 @@ import { openOutput } from '../output.ts';
 import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 import { registerBenchDoorbell } from './bench-doorbell.ts';
+import { registerBenchHttp } from './bench-http.ts';
 import { registerBenchIpc } from './bench-ipc.ts';
 import { registerBenchProtection } from './bench-protection.ts';
 import { registerBenchScaling } from './bench-scaling.ts';
 
 export function registerBench(program: Command): void {
   const bench = program.command('bench').description('measure, side by side with named peers');
+  registerBenchHttp(bench, wholeNumber);
   registerBenchIpc(bench, wholeNumber);
   registerBenchDoorbell(bench, wholeNumber);
   registerBenchScaling(bench, wholeNumber);

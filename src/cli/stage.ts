@@ -15,7 +15,7 @@ const NOBODY = { uid: 65534, gid: 65534 };
 /** The package: what is compiled stands in its `dist`. */
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 /** Packages that the compiled code loads. */
-const DEPENDENCIES = ['koffi', '@koromix/koffi-linux-x64', 'zod', 'commander'];
+const DEPENDENCIES = ['koffi', '@koromix/koffi-linux-x64', 'zod', 'commander', 'mrmime'];
 const STAGED = 'ARRAKIS_STAGED';
 /** The `arrakis` command, from the package's folder. */
 export const CLI_SCRIPT = path.join('dist', 'src', 'cli', 'main.js');

@@ -28,6 +28,8 @@ export interface HttpBenchOptions {
   /** Names of the systems to run; all when empty. */
   readonly only: readonly string[];
   progress(line: string): void;
+  /** Ends the benchmark early: it rejects with the signal's reason once everything is stopped. */
+  readonly signal?: AbortSignal;
 }
 
 export const HTTP_DEFAULTS = {
@@ -69,10 +71,12 @@ export async function benchHttp(
   try {
     for (let repetition = 1; repetition <= options.repetitions; repetition++) {
       for (const system of systems) {
+        options.signal?.throwIfAborted();
         options.progress(`${system.name}, run ${repetition} of ${options.repetitions}`);
         try {
           await measure(system, system.link === 'veth' ? lab : null, root, loads, options, results);
         } catch (error) {
+          options.signal?.throwIfAborted();
           const reason = (error as Error).message.split('\n').slice(0, 12).join('\n');
           missing.push({ system: system.name, reason });
         }
@@ -149,9 +153,12 @@ async function ask(
     ...(lab === null ? {} : { cpus: [CLIENT_CPU], network: lab.client.network }),
     env: { ...server.clientEnv, ARRAKIS_BENCH: JSON.stringify(job) },
   });
+  const stop = (): void => void client.stop();
+  options.signal?.addEventListener('abort', stop);
   try {
     return await runToJson<HttpResult>(client, job.durationMs + CLIENT_SLACK_MS);
   } finally {
+    options.signal?.removeEventListener('abort', stop);
     if (isPolled) {
       pollBySender(lab.server);
       pollBySender(lab.client);

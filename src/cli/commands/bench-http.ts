@@ -5,6 +5,7 @@ import { benchHttp, HTTP_DEFAULTS } from '../../../bench/http/run.ts';
 import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { openOutput } from '../output.ts';
+import { absoluteJson, CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 
 interface HttpOptions {
@@ -32,6 +33,10 @@ export function registerBenchHttp(bench: Command, wholeNumber: (text: string) =>
 }
 
 async function runHttp(options: HttpOptions): Promise<void> {
+  if (mustStage()) {
+    process.exitCode = await runStaged(CLI_SCRIPT, absoluteJson(process.argv.slice(2)));
+    return;
+  }
   endAtSignals();
   // Opened first: figures of minutes are not to be lost to a wrong path.
   const out = typeof options.json === 'string' ? openOutput(options.json) : null;
@@ -56,7 +61,7 @@ async function runHttp(options: HttpOptions): Promise<void> {
 }
 
 /** For each number of connections the systems, beside the first one measured. */
-function httpTable(rows: readonly BenchRow[]): string {
+export function httpTable(rows: readonly BenchRow[]): string {
   const rates = rows.filter(({ metric }) => metric === 'throughput');
   const loads = [...new Set(rates.map(loadOf))];
   const lines = loads.flatMap((load) => {

@@ -74,7 +74,7 @@ async function main(): Promise<void> {
   };
   const domain = await connect({ name: 'http' });
   try {
-    const vnic = await domain.openVnic();
+    const vnic = await domain.openVnic(undefined, { offload: true });
     const server = vnic.pairs === 1 ? serveOn(vnic, settings) : serveByThreads(vnic, settings);
     vnic.on('gone', (reason) => {
       process.exitCode = 1;

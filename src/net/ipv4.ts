@@ -93,12 +93,12 @@ export class Ipv4Layer {
   }
 
   /**
-   * Send `payloadLength` bytes that stand behind the room for both headers in `frame`. Takes the frame. False when
-   * it was dropped: no route, no neighbour, no room.
+   * Send `payloadLength` bytes that stand behind the room for both headers in `frame`, the last of them in the link's
+   * burst if there is one. Takes the frame. False when it was dropped: no route, no neighbour, no room.
    */
   send(frame: number, payloadLength: number, protocol: number, dst: number): boolean {
     const link = this.#link;
-    const length = ethernet.HEADER_LEN + wire.HEADER_LEN + payloadLength;
+    const length = ethernet.HEADER_LEN + wire.HEADER_LEN + payloadLength - link.burst.bytes;
     if (!link.fits(frame, length)) {
       link.counters.txTooLong++;
       link.free(frame);

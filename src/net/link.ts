@@ -5,16 +5,43 @@
  * - A received frame is `inHand` until a layer takes it. What is still in hand when its turn ends goes back to the pool.
  * - `transmit` always takes the frame: it is sent, or dropped and counted.
  * - Frames that the device does not accept stay queued, in order, up to NET_LIMITS.txQueueMax.
+ * - With offloads, whoever sends says before `transmit` what the device is to do, in `burst`: the checksum of TCP, and
+ *   pieces that follow the frame in one packet.
  */
 import { type Mac, macHi, macLo } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
-import type { NicQueue } from '../device/nic.ts';
+import { BATCH_PIECES_MAX, FRAME_FLAG, NIC_OFFLOAD, type NicQueue } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { type NetCounters, newNetCounters } from './counters.ts';
 import { NET_LIMITS } from './limits.ts';
 
 /** No frame is in hand. Not NO_FRAME, which is no small integer. */
 const NONE = -1;
+
+/** What goes with the next frame that is transmitted. Empty for all others. */
+export class Burst {
+  /** FRAME_FLAG.checksum and segment. */
+  flags = 0;
+  /** Payload of each segment, with FRAME_FLAG.segment. */
+  segmentBytes = 0;
+  /** Pieces behind the frame, and their bytes together. Each has a reference for the device. */
+  readonly frames = new Uint32Array(BATCH_PIECES_MAX);
+  readonly lengths = new Uint16Array(BATCH_PIECES_MAX);
+  count = 0;
+  bytes = 0;
+
+  add(frame: number, length: number): void {
+    this.frames[this.count] = frame;
+    this.lengths[this.count++] = length;
+    this.bytes += length;
+  }
+
+  clear(): void {
+    this.flags = 0;
+    this.count = 0;
+    this.bytes = 0;
+  }
+}
 
 export class Link {
   readonly queue: NicQueue;
@@ -33,14 +60,24 @@ export class Link {
   tickUs = 0;
   /** The received frame that nobody has taken yet. */
   inHand = NONE;
+  /** TCP may leave its checksums to the device, and the cutting of packets into segments. */
+  readonly sendsUnfinished: boolean;
+  readonly sendsBursts: boolean;
+  readonly burst = new Burst();
+  /** The received frame in hand was checked by the device: its TCP checksum need not be looked at. */
+  isChecked = false;
   readonly #frameMask: number;
   readonly #frameSize: number;
   readonly #frames = new Uint32Array(NET_LIMITS.txQueueMax);
   readonly #lengths = new Uint16Array(NET_LIMITS.txQueueMax);
+  readonly #flags = new Uint8Array(NET_LIMITS.txQueueMax);
+  readonly #segmentBytes = new Uint16Array(NET_LIMITS.txQueueMax);
   #count = 0;
 
   constructor(queue: NicQueue, mac: Mac, mtu: number) {
     this.queue = queue;
+    this.sendsUnfinished = (queue.offloads & NIC_OFFLOAD.checksum) !== 0;
+    this.sendsBursts = (queue.offloads & NIC_OFFLOAD.segmentation) !== 0;
     this.view = queue.memory.view;
     this.u8 = queue.memory.u8;
     this.macHi = macHi(mac);
@@ -58,9 +95,10 @@ export class Link {
     this.nowUs = nowUs;
   }
 
-  /** True when `transmit` will not drop for lack of room. */
-  hasRoom(): boolean {
-    return this.#count < NET_LIMITS.txQueueMax || this.flush() > 0;
+  /** True when `transmit` will not drop a packet of so many pieces for lack of room. */
+  hasRoom(pieces = 1): boolean {
+    const most = NET_LIMITS.txQueueMax - pieces;
+    return this.#count <= most || (this.flush() > 0 && this.#count <= most);
   }
 
   /** Frames that wait for the device. */
@@ -96,17 +134,41 @@ export class Link {
     );
   }
 
-  /** Queue a finished frame; it leaves with this turn's batch. False when it was dropped. */
+  /** Queue a finished frame, with its burst; it leaves with this turn's batch. False when it was dropped. */
   transmit(frame: number, length: number): boolean {
     this.take(frame);
-    if (this.#count === NET_LIMITS.txQueueMax && this.flush() === 0) {
+    const { burst } = this;
+    if (!this.hasRoom(1 + burst.count)) {
       this.counters.txFull++;
       this.queue.free(frame);
+      this.dropBurst();
       return false;
     }
-    this.#frames[this.#count] = frame;
-    this.#lengths[this.#count++] = length;
+    if (burst.flags === 0) {
+      this.#push(frame, length, 0);
+      return true;
+    }
+    const { count } = burst;
+    this.#segmentBytes[this.#count] = burst.segmentBytes;
+    this.#push(frame, length, burst.flags | (count > 0 ? FRAME_FLAG.more : 0));
+    for (let i = 0; i < count; i++) {
+      this.#push(burst.frames[i]!, burst.lengths[i]!, i + 1 < count ? FRAME_FLAG.more : 0);
+    }
+    burst.clear();
     return true;
+  }
+
+  #push(frame: number, length: number, flags: number): void {
+    this.#frames[this.#count] = frame;
+    this.#lengths[this.#count] = length;
+    this.#flags[this.#count++] = flags;
+  }
+
+  /** The frame of the burst was not transmitted: give its pieces back. */
+  dropBurst(): void {
+    const { burst } = this;
+    for (let i = 0; i < burst.count; i++) this.queue.free(burst.frames[i]!);
+    burst.clear();
   }
 
   /** Write the Ethernet header of an IPv4 frame from us. */
@@ -119,12 +181,22 @@ export class Link {
   /** Offer what is queued to the device. Returns how many frames it accepted; the doorbell is the caller's. */
   flush(): number {
     if (this.#count === 0) return 0;
-    const sent = this.queue.txBatch(this.#frames, this.#lengths, this.#count);
+    const sent = this.sendsUnfinished
+      ? this.queue.txBatch(
+          this.#frames,
+          this.#lengths,
+          this.#count,
+          this.#flags,
+          this.#segmentBytes,
+        )
+      : this.queue.txBatch(this.#frames, this.#lengths, this.#count);
     assert(sent >= 0 && sent <= this.#count, 'txBatch accepts a prefix');
     this.#count -= sent;
     if (sent > 0 && this.#count > 0) {
       this.#frames.copyWithin(0, sent, sent + this.#count);
       this.#lengths.copyWithin(0, sent, sent + this.#count);
+      this.#flags.copyWithin(0, sent, sent + this.#count);
+      this.#segmentBytes.copyWithin(0, sent, sent + this.#count);
     }
     this.counters.txFrames += sent;
     return sent;

@@ -13,6 +13,7 @@ import { registerBenchHttp } from './bench-http.ts';
 import { registerBenchIpc } from './bench-ipc.ts';
 import { registerBenchProtection } from './bench-protection.ts';
 import { registerBenchScaling } from './bench-scaling.ts';
+import { registerBenchTcp } from './bench-tcp.ts';
 
 export function registerBench(program: Command): void {
   const bench = program.command('bench').description('measure, side by side with named peers');
@@ -20,6 +21,7 @@ export function registerBench(program: Command): void {
   registerBenchIpc(bench, wholeNumber);
   registerBenchDoorbell(bench, wholeNumber);
   registerBenchScaling(bench, wholeNumber);
+  registerBenchTcp(bench, wholeNumber);
   registerBenchProtection(bench, wholeNumber);
   bench
     .command('echo')

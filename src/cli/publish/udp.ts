@@ -4,7 +4,7 @@
  */
 import dgram from 'node:dgram';
 import { isIPv6 } from 'node:net';
-import { NO_FRAME, parseIpv4, UDP_PAYLOAD_OFFSET } from '../../arrakis/index.ts';
+import { NO_FRAME, parseIpv4, UDP_PAYLOAD_OFFSET, type UdpHandler } from '../../arrakis/index.ts';
 import type { PublishSpec } from './spec.ts';
 import type { Door, Way } from './tcp.ts';
 
@@ -23,78 +23,94 @@ interface Sender {
 /** Ports of our stack that are given to senders, of all doors together. */
 let nextPort = PORT_FIRST;
 
+/** Resolves when the port is open; rejects with Node's error, such as EADDRINUSE. */
 export async function openUdpDoor(spec: PublishSpec, way: Way): Promise<Door> {
   const socket = dgram.createSocket(isIPv6(spec.address) ? 'udp6' : 'udp4');
   await new Promise<void>((resolve, reject) => {
     socket.once('error', reject);
     socket.bind(spec.hostPort, spec.address, resolve);
   });
-  // Such as ECONNREFUSED of a sender that is gone.
-  socket.on('error', () => {});
-  const { udp } = way.net;
-  const target = parseIpv4(way.target);
+  return new UdpDoor(socket, spec.port, way);
+}
+
+class UdpDoor implements Door {
+  readonly #socket: dgram.Socket;
+  readonly #port: number;
+  readonly #way: Way;
+  readonly #target: number;
   /** The one that was heard last is last. */
-  const senders = new Map<string, Sender>();
+  readonly #senders = new Map<string, Sender>();
 
-  const forget = (key: string, sender: Sender): void => {
-    udp.unbind(sender.ours);
-    senders.delete(key);
-  };
+  constructor(socket: dgram.Socket, port: number, way: Way) {
+    this.#socket = socket;
+    this.#port = port;
+    this.#way = way;
+    this.#target = parseIpv4(way.target);
+    // Such as ECONNREFUSED of a sender that is gone.
+    socket.on('error', () => {});
+    socket.on('message', (bytes, from) => this.#pass(bytes, from.address, from.port));
+  }
 
-  const senderOf = (address: string, port: number): Sender | null => {
+  close(): void {
+    for (const [key, sender] of this.#senders) this.#forget(key, sender);
+    this.#socket.close();
+  }
+
+  /** A datagram of the host's goes on. What finds no room is lost, as datagrams are. */
+  #pass(bytes: Uint8Array, address: string, port: number): void {
+    const sender = this.#senderOf(address, port);
+    if (sender === null) return;
+    const { net, u8, frameSize, wake } = this.#way;
+    const { udp } = net;
+    const frame = udp.alloc();
+    if (frame === NO_FRAME) return;
+    const at = frame + UDP_PAYLOAD_OFFSET;
+    if (bytes.length > frameSize - (at & (frameSize - 1))) {
+      udp.free(frame);
+      return;
+    }
+    u8.set(bytes, at);
+    udp.sendTo(frame, bytes.length, sender.ours, this.#target, this.#port);
+    wake();
+  }
+
+  #senderOf(address: string, port: number): Sender | null {
     const key = `${address} ${port}`;
-    const known = senders.get(key);
+    const known = this.#senders.get(key);
     if (known !== undefined) {
-      senders.delete(key);
-      senders.set(key, known);
+      this.#senders.delete(key);
+      this.#senders.set(key, known);
       return known;
     }
-    const oldest = senders.entries().next().value;
-    if (senders.size >= SENDERS_MAX && oldest !== undefined) forget(...oldest);
-    const ours = bindAny((_frame, at, length, from, fromPort) => {
-      if (from >>> 0 !== target || fromPort !== spec.port) return;
-      socket.send(Buffer.from(way.u8.subarray(at, at + length)), port, address);
+    const oldest = this.#senders.entries().next().value;
+    if (this.#senders.size >= SENDERS_MAX && oldest !== undefined) this.#forget(...oldest);
+    const ours = this.#bindAny((_frame, at, length, from, fromPort) => {
+      if (from >>> 0 !== this.#target || fromPort !== this.#port) return;
+      this.#socket.send(Buffer.from(this.#way.u8.subarray(at, at + length)), port, address);
     });
     if (ours < 0) return null;
     const sender = { address, port, ours };
-    senders.set(key, sender);
+    this.#senders.set(key, sender);
     return sender;
-  };
+  }
 
-  const bindAny = (handler: Parameters<typeof udp.bind>[1]): number => {
+  #forget(key: string, sender: Sender): void {
+    this.#way.net.udp.unbind(sender.ours);
+    this.#senders.delete(key);
+  }
+
+  /** A dynamic port that is free; -1 when the stack has no room for another. */
+  #bindAny(handler: UdpHandler): number {
     for (let tries = 0; tries <= PORT_LAST - PORT_FIRST; tries++) {
       const port = nextPort;
       nextPort = nextPort === PORT_LAST ? PORT_FIRST : nextPort + 1;
       try {
-        udp.bind(port, handler);
+        this.#way.net.udp.bind(port, handler);
         return port;
       } catch (error) {
         if ((error as { code?: string }).code !== 'ARK_IN_USE') return -1;
       }
     }
     return -1;
-  };
-
-  socket.on('message', (bytes, { address, port }) => {
-    const sender = senderOf(address, port);
-    if (sender === null) return;
-    const frame = udp.alloc();
-    if (frame === NO_FRAME) return;
-    const at = frame + UDP_PAYLOAD_OFFSET;
-    const room = way.frameSize - (at & (way.frameSize - 1));
-    if (bytes.length > room) {
-      udp.free(frame);
-      return;
-    }
-    way.u8.set(bytes, at);
-    udp.sendTo(frame, bytes.length, sender.ours, target, spec.port);
-    way.wake();
-  });
-
-  return {
-    close() {
-      for (const [key, sender] of senders) forget(key, sender);
-      socket.close();
-    },
-  };
+  }
 }

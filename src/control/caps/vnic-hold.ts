@@ -5,7 +5,7 @@
  */
 import { ArrakisError } from '../../base/errors.ts';
 import type { Domain } from '../objects/domain.ts';
-import type { Vnic } from '../objects/vnic.ts';
+import type { Vnic, VnicUser } from '../objects/vnic.ts';
 import type { ControlPlane } from '../plane.ts';
 import type { VnicAuthority } from './authority.ts';
 import type { Range } from './range.ts';
@@ -108,6 +108,19 @@ export function restoreHold(
   needVnic(plane, vnic, needs, onLost);
 }
 
+/**
+ * Decode: `domain` is to have more for `vnic` than that was made with, by its own capabilities. Only its owner may: the
+ * VNIC exists by them from then on, and whoever was handed it could end it by giving up what is its own.
+ */
+export function requireOwner(vnic: Vnic, domain: Domain): void {
+  if (domain === vnic.domain) return;
+  throw new ArrakisError(
+    'ARK_NOT_PERMITTED',
+    `VNIC ${vnic.name} of domain ${vnic.domain.name} was not made with so much`,
+    { hint: 'its owner may widen it by its own capabilities; stay within what it has' },
+  );
+}
+
 type VnicRight = keyof typeof RIGHTS.vnic;
 
 /** True when `domain` has a capability with `right` for `vnic`. Throws ARK_NOT_PERMITTED when only the right is missing. */
@@ -154,8 +167,10 @@ export function useVnic(
   user: Domain,
   cap: Capability,
   onLost: () => void,
-): void {
-  vnic.user = { domain: user, cap, forget: plane.caps.onRemove(cap, onLost) };
+): VnicUser {
+  const use = { domain: user, cap, forget: plane.caps.onRemove(cap, onLost) };
+  vnic.user = use;
+  return use;
 }
 
 /** It is used no more by another than its owner. */

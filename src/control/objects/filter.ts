@@ -24,7 +24,7 @@ import { formatFilter } from '../../filter/format.ts';
 import { parseFilter } from '../../filter/parse.ts';
 import { requireAddresses } from '../caps/authority.ts';
 import type { Capability } from '../caps/space.ts';
-import { needVnic } from '../caps/vnic-hold.ts';
+import { needVnic, requireOwner } from '../caps/vnic-hold.ts';
 import type { Attachment } from '../devices/device.ts';
 import { type Call, callerOf, handler } from '../handler.ts';
 import { LIMITS } from '../limits.ts';
@@ -156,6 +156,7 @@ function planChange(
   const domain = callerOf(call);
   const more = received.filter((filter) => !covers(vnic.granted, filter));
   const device = vnic.device.name;
+  if (more.length > 0 && !domain.privileged) requireOwner(vnic, domain);
   const needs = domain.privileged ? [] : requireAddresses(plane, domain, device, more);
   checkClaims(received, device, claimsOf(plane), vnic.name);
   return needs;

@@ -24,7 +24,7 @@ import {
 } from '../../device/rate.ts';
 import { requireRate } from '../caps/authority.ts';
 import type { Capability } from '../caps/space.ts';
-import { needVnic } from '../caps/vnic-hold.ts';
+import { needVnic, requireOwner } from '../caps/vnic-hold.ts';
 import type { DoorbellSetting, NicDevice } from '../devices/device.ts';
 import { callerOf, handler } from '../handler.ts';
 import type { ControlPlane } from '../plane.ts';
@@ -146,6 +146,7 @@ function authorizeRate(
       hint: 'set less, or ask root for more',
     });
   }
+  requireOwner(vnic, domain);
   const { cap, rate } = requireRate(plane, domain, vnic.device.name, asked);
   const { queue, direction } = asked;
   const weight = direction === 'receive' ? 1 : rate.weight;

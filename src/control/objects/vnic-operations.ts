@@ -12,7 +12,6 @@ import {
 } from '../caps/authority.ts';
 import type { Capability } from '../caps/space.ts';
 import { endUse, useVnic, vnicOfCapability } from '../caps/vnic-hold.ts';
-import type { NicDevice } from '../devices/device.ts';
 import { callerOf, handler, type Outcome } from '../handler.ts';
 import { portsPath } from '../paths.ts';
 import type { ControlPlane } from '../plane.ts';
@@ -22,6 +21,7 @@ import type { Domain } from './domain.ts';
 import { withinLink } from './rate.ts';
 import {
   attachVnic,
+  closeVnic,
   currentDevice,
   detachVnic,
   findVnic,
@@ -32,13 +32,14 @@ import {
   useRevoked,
   type Vnic,
   type VnicPlan,
+  type VnicUser,
   vnicReply,
   vnicsOf,
 } from './vnic.ts';
 
 /** Either a prepared VNIC, its own or by a capability, or the plan of a new one. */
 type OpenPlan =
-  | { prepared: Vnic; device: NicDevice; use: { domain: Domain; cap: Capability } | null }
+  | { prepared: Vnic; use: { domain: Domain; cap: Capability } | null }
   | { domain: Domain; plan: VnicPlan; authority: VnicAuthority };
 
 function planPrepared(plane: ControlPlane, domain: Domain, name: string | undefined): OpenPlan {
@@ -61,7 +62,8 @@ function planPrepared(plane: ControlPlane, domain: Domain, name: string | undefi
     );
   }
   refuseOpen(prepared);
-  return { prepared, device: currentDevice(plane, prepared), use: null };
+  currentDevice(plane, prepared);
+  return { prepared, use: null };
 }
 
 function refuseOpen(vnic: Vnic): void {
@@ -77,8 +79,8 @@ function refuseOpen(vnic: Vnic): void {
 function planGranted(plane: ControlPlane, domain: Domain, id: number): OpenPlan {
   const { vnic, cap } = vnicOfCapability(plane, domain, id);
   refuseOpen(vnic);
-  const use = vnic.domain === domain ? null : { domain, cap };
-  return { prepared: vnic, device: currentDevice(plane, vnic), use };
+  currentDevice(plane, vnic);
+  return { prepared: vnic, use: vnic.domain === domain ? null : { domain, cap } };
 }
 
 /** A new VNIC: the privileged may have any, others what their capabilities cover. */
@@ -122,15 +124,17 @@ export const open = handler(
       if (vnic.removed || vnic.state !== 'prepared') {
         throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} is no longer there`);
       }
-      moveVnic(plane, vnic, plan.device);
+      // The interface may have gone meanwhile.
+      moveVnic(plane, vnic, currentDevice(plane, vnic));
     } else {
       const { domain, authority } = plan;
       vnic = reserveVnic(plane, domain, plan.plan, { prepared: false, authority });
     }
+    let use: VnicUser | null = null;
     try {
       if ('prepared' in plan && plan.use !== null) {
         const { domain, cap } = plan.use;
-        useVnic(plane, vnic, domain, cap, () => useRevoked(plane, vnic));
+        use = useVnic(plane, vnic, domain, cap, () => useRevoked(plane, vnic));
       }
       const attachment = await attachVnic(plane, vnic, null);
       if ('prepared' in plan && plan.use !== null && !plane.caps.has(plan.use.cap)) {
@@ -143,7 +147,8 @@ export const open = handler(
         sent: () => attachment.handedOver(),
       };
     } catch (error) {
-      endUse(vnic);
+      // Somebody else may use it by now.
+      if (vnic.user === use) endUse(vnic);
       if (!vnic.prepared) await removeVnic(plane, vnic, 'it could not be opened');
       throw error;
     }
@@ -157,17 +162,19 @@ export const close = handler(
     return { domain, vnic: findVnic(plane, domain, vnic, 'close'), keep };
   },
   async (plane, { domain, vnic, keep }) => {
+    const reason = 'it was closed by another domain';
+    const isEnd = !keep && vnic.domain !== domain && vnic.user?.domain !== domain;
+    // Who is still opening it hears of it by the answer.
+    if (!isEnd && vnic.state === 'open' && vnic.opener !== domain) {
+      vnic.opener.event('vnic.gone', { vnic: vnic.id, reason });
+    }
     if (keep || vnic.user?.domain === domain) {
-      if (vnic.opener !== domain) {
-        const reason = 'it was closed by another domain';
-        vnic.opener.event('vnic.gone', { vnic: vnic.id, reason });
-      }
       vnic.prepared = true;
-      await detachVnic(plane, vnic);
-    } else if (vnic.domain !== domain) {
-      vnic.domain.event('vnic.gone', { vnic: vnic.id, reason: 'it was closed by another domain' });
+      await closeVnic(plane, vnic);
+    } else if (isEnd) {
+      vnic.domain.event('vnic.gone', { vnic: vnic.id, reason });
       await removeVnic(plane, vnic, `closed by domain ${domain.id}`);
-    } else if (vnic.prepared) await detachVnic(plane, vnic);
+    } else if (vnic.prepared) await closeVnic(plane, vnic);
     else await removeVnic(plane, vnic, 'closed');
     return { reply: {} };
   },

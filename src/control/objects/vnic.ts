@@ -94,6 +94,9 @@ export class Vnic implements ControlObject {
   rateIds: number[] = [];
   doorbells: readonly DoorbellSetting[] = [];
   state: VnicState = 'prepared';
+  /** While it is being opened: somebody has closed it meanwhile. And when that is over. */
+  givenUp = false;
+  opening: Promise<unknown> = Promise.resolve();
   attachment: Attachment | null = null;
   /** The process that has it open, or had last; 0: none. */
   holder = 0;
@@ -313,15 +316,22 @@ export function requestOf(vnic: Vnic): AttachRequest {
   };
 }
 
-/** Invoke: have the device serve the VNIC, to us or, with `path`, to a foreign program. */
-export async function attachVnic(
+/** Invoke: have the device serve the VNIC, to us or, with `path`, to a foreign program. ARK_GONE when it was closed. */
+export function attachVnic(
   plane: ControlPlane,
   vnic: Vnic,
   path: string | null,
 ): Promise<Attachment> {
   assert(vnic.state === 'prepared', 'a VNIC is attached once');
   vnic.state = 'opening';
+  vnic.givenUp = false;
   vnic.path = path;
+  const opening = attach(plane, vnic, path);
+  vnic.opening = opening.catch(() => {});
+  return opening;
+}
+
+async function attach(plane: ControlPlane, vnic: Vnic, path: string | null): Promise<Attachment> {
   const request = requestOf(vnic);
   let attachment: Attachment;
   try {
@@ -332,8 +342,10 @@ export async function attachVnic(
     vnic.state = 'prepared';
     throw error;
   }
-  if (vnic.removed) {
+  if (vnic.removed || vnic.givenUp) {
     await attachment.detach();
+    vnic.state = 'prepared';
+    keepVnic(plane, vnic);
     throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} was closed while it was opened`);
   }
   vnic.opened++;
@@ -391,6 +403,14 @@ export function detachVnic(plane: ControlPlane, vnic: Vnic): Promise<void> {
       vnic.state = 'prepared';
     });
   return vnic.released;
+}
+
+/** Close the VNIC, which may be opened again: an open that is under way fails. Resolves when the device has let go. */
+export async function closeVnic(plane: ControlPlane, vnic: Vnic): Promise<void> {
+  if (vnic.state === 'opening') {
+    vnic.givenUp = true;
+    await vnic.opening;
+  } else await detachVnic(plane, vnic);
 }
 
 /** Take the VNIC away for good; resolves when its filters are free again. Idempotent. */

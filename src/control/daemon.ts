@@ -42,12 +42,16 @@ export class Daemon {
   readonly #directory: RunDirectory;
   readonly #keeping: Safekeeping;
   readonly #listenFd: number;
-  readonly #watch: FdWatch;
+  #watch: FdWatch | null;
+  /** Until it accepts again. */
+  #pause: NodeJS.Timeout | null = null;
   readonly #connections = new Set<Connection>();
   readonly #perUid = new Map<number, number>();
   readonly #ended: Promise<void>;
   #end!: () => void;
   #stopping = false;
+  /** There were no descriptors at the last look, and the log says so. */
+  #isStarved = false;
 
   constructor(options: DaemonOptions) {
     const { keeping } = options;
@@ -82,7 +86,7 @@ export class Daemon {
     const givenUp = keeping.settle();
     if (givenUp.length > 0) options.log('warn', 'not taken over', { objects: givenUp });
     announceResumed(this.plane);
-    this.#watch = new FdWatch(this.#listenFd, () => this.#accept());
+    this.#watch = this.#listen();
   }
 
   /** Resolves when the daemon has stopped. */
@@ -95,7 +99,8 @@ export class Daemon {
     if (this.#stopping) return this.#ended;
     this.#stopping = true;
     this.plane.log('info', 'stopping', { reason });
-    this.#watch.close();
+    this.#watch?.close();
+    if (this.#pause !== null) clearTimeout(this.#pause);
     shutdownSocket(this.#listenFd);
     closeFd(this.#listenFd);
     const domains = [...this.plane.domains.values(), this.plane.self];
@@ -109,16 +114,39 @@ export class Daemon {
     this.#end();
   }
 
+  #listen(): FdWatch {
+    return new FdWatch(this.#listenFd, () => this.#accept());
+  }
+
+  /**
+   * Who waits stays readable, and would be tried again at every turn: a pause instead, for as long as it goes on. What ends
+   * it is a descriptor that somebody closes.
+   */
+  #pauseAccepting(error: Error): void {
+    this.#watch?.close();
+    this.#watch = null;
+    if (!this.#isStarved) {
+      const { message } = error;
+      this.plane.log('error', 'cannot accept connections for now', { error: message });
+    }
+    this.#isStarved = true;
+    this.#pause = setTimeout(() => {
+      this.#watch = this.#listen();
+    }, LIMITS.acceptPauseMs);
+  }
+
   #accept(): void {
     for (let n = 0; n < ACCEPTS_PER_TURN_MAX; n++) {
       let fd: number;
       try {
         fd = acceptUnix(this.#listenFd);
       } catch (error) {
-        this.plane.log('error', 'accept failed', { error: (error as Error).message });
+        this.#pauseAccepting(error as Error);
         return;
       }
       if (fd < 0) return;
+      if (this.#isStarved) this.plane.log('info', 'accepts connections again');
+      this.#isStarved = false;
       this.#admit(fd);
     }
   }

@@ -18,6 +18,8 @@ export const LIMITS = {
   connectionsMax: 512,
   /** Of `connectionsMax`, kept for privileged users: others together get the rest. */
   connectionsReserved: 64,
+  /** How long nothing is accepted when there are no descriptors for it. */
+  acceptPauseMs: 100,
   /** Connections that wait to be accepted. */
   listenBacklog: 1024,
   /** Replies and events that wait for a slow reader, and how long it may make them wait. */

@@ -162,18 +162,25 @@ export function authorizeVnic(
   return { device, needs: [...needs], rate: rate.range };
 }
 
-/** The first address of `intervals` from `first` to `last` that is not `taken`; null when there is none. */
+/**
+ * The first address of `intervals` from `first` to `last` that is in none of `taken`; null when there is none. Both lists
+ * are by ascending first. In time of their lengths, not of the addresses that they have.
+ */
 export function firstFree(
   intervals: readonly AddressInterval[],
   first: Ipv4,
   last: Ipv4,
-  taken: (address: Ipv4) => boolean,
+  taken: readonly AddressInterval[],
 ): Ipv4 | null {
   let at = first;
+  let next = 0;
   for (const interval of intervals) {
-    // Sorted by their first: what an earlier one has covered is not tried again.
     at = Math.max(at, interval.first);
-    for (; at <= Math.min(interval.last, last); at++) if (!taken(at)) return at;
+    // What begins further on leaves `at` free, and nothing of what was passed over reaches it.
+    for (; next < taken.length && taken[next]!.first <= at; next++) {
+      at = Math.max(at, taken[next]!.last + 1);
+    }
+    if (at <= Math.min(interval.last, last)) return at;
   }
   return null;
 }

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Random } from '../../../test/support/random.ts';
 import { parseIpv4 } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import type { Filter } from '../../filter/boxes.ts';
 import { filter } from '../../filter/build.ts';
+import { type AddressInterval, firstFree } from '../caps/authority.ts';
 import type { NicDevice } from '../devices/device.ts';
 import { parseVnicSpec } from '../vnic-spec.ts';
 import { type Claim, checkClaims, planAddress } from './address.ts';
@@ -121,4 +123,32 @@ test('owners of the same port are told apart by sources, and an address is taken
   assert.throws(() => plan('eth1,port=udp:85', eth, [claim('eth1', far)]), code('ARK_IN_USE'));
   const taken = claim('soft0', plain(filter.tcp().dstNet('10.77.0.0/30').srcPort(1)));
   assert.equal(plan('soft0', soft, [taken]).address, parseIpv4('10.77.0.4'));
+});
+
+test('a network that is full is seen at once, however large', () => {
+  const wide = { ...soft, address: parseIpv4('10.0.0.1'), prefix: 8 } as NicDevice;
+  const halves = [plain(filter.dstNet('10.0.0.0/9')), plain(filter.dstNet('10.128.0.0/9'))];
+  const startedMs = performance.now();
+  assert.throws(() => plan('soft0', wide, [claim('soft0', ...halves)]), code('ARK_LIMIT'));
+  const [lower] = halves;
+  assert.equal(plan('soft0', wide, [claim('soft0', lower!)]).address, parseIpv4('10.128.0.0'));
+  assert.ok(performance.now() - startedMs < 50, 'nobody counts 16 million addresses');
+});
+
+test('the first free address is the one that counting finds', () => {
+  const random = new Random(7);
+  const intervals = (): AddressInterval[] =>
+    Array.from({ length: random.below(4) }, () => {
+      const first = random.below(40);
+      return { first, last: first + random.below(12) };
+    }).sort((a, b) => a.first - b.first);
+  for (let n = 0; n < 2000; n++) {
+    const [allowed, taken] = [intervals(), intervals()];
+    const isIn = (list: AddressInterval[], at: number) =>
+      list.some(({ first, last }) => first <= at && at <= last);
+    const counted = Array.from({ length: 30 }, (_, i) => i + 5).find(
+      (at) => isIn(allowed, at) && !isIn(taken, at),
+    );
+    assert.equal(firstFree(allowed, 5, 34, taken), counted ?? null);
+  }
 });

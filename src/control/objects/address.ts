@@ -137,8 +137,9 @@ function freeAddress(device: NicDevice, claims: readonly Claim[], admit: Admissi
     here.flatMap((claim) => claim.filters),
     DIM.destination,
   );
-  const taken = (address: Ipv4): boolean =>
-    address === device.address || claimed.some(([from, to]) => from <= address && address <= to);
+  const taken = [[device.address, device.address] as const, ...claimed]
+    .map(([from, to]) => ({ first: from, last: to }))
+    .sort((a, b) => a.first - b.first);
   const network = (device.address & netmask(device.prefix)) >>> 0;
   const broadcast = (network | ~netmask(device.prefix)) >>> 0;
   const allowed = admit === null ? [{ first: 0, last: 0xffffffff }] : admit.within();

@@ -1,14 +1,11 @@
 /** `arrakis bench doorbell`: what a wake-up takes. */
-import fs from 'node:fs';
 import type { Command } from 'commander';
 import { benchDoorbell, DOORBELL_DEFAULTS } from '../../../bench/doorbell/run.ts';
-import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
-import { openOutput } from '../output.ts';
-import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+import { type BenchOptions, benchCommand, runBench } from '../bench-output.ts';
+import { formatNumber, formatTable } from '../table.ts';
 
-interface DoorbellOptions {
-  json?: string | true;
+interface DoorbellOptions extends BenchOptions {
   repetitions: number;
   samples: number;
   usecs: number;
@@ -18,10 +15,11 @@ interface DoorbellOptions {
 /** `wholeNumber` reads a positive number of the command line. */
 export function registerBenchDoorbell(bench: Command, wholeNumber: (text: string) => number): void {
   const { repetitions, samples, usecs } = DOORBELL_DEFAULTS;
-  bench
-    .command('doorbell')
-    .description('wake-ups: polling, doorbells and coalesced doorbells beside the kernel’s own')
-    .option('--json [file]', 'write the rows as JSON to a file, or to standard output')
+  benchCommand(
+    bench,
+    'doorbell',
+    'wake-ups: polling, doorbells and coalesced doorbells beside the kernel’s own',
+  )
     .option('--repetitions <n>', 'runs of every system, interleaved', wholeNumber, repetitions)
     .option('--samples <n>', 'packets of a run', wholeNumber, samples)
     .option('--usecs <n>', 'how long a coalesced doorbell waits', wholeNumber, usecs)
@@ -29,28 +27,11 @@ export function registerBenchDoorbell(bench: Command, wholeNumber: (text: string
     .action(run);
 }
 
-async function run(options: DoorbellOptions): Promise<void> {
-  endAtSignals();
-  // Opened first: figures of minutes are not to be lost to a wrong path.
-  const out = typeof options.json === 'string' ? openOutput(options.json) : null;
-  const { rows, missing } = await benchDoorbell({
-    repetitions: options.repetitions,
-    samples: options.samples,
-    usecs: options.usecs,
-    only: options.only ?? [],
-    progress: (line) => process.stderr.write(`  ${line}\n`),
+const run = ({ only = [], ...options }: DoorbellOptions): Promise<void> =>
+  runBench(options, {
+    measure: (progress) => benchDoorbell({ ...options, only, progress }),
+    table: doorbellTable,
   });
-  for (const { system, reason } of missing) {
-    process.stderr.write(`left out: ${system}: ${reason}\n`);
-  }
-  if (options.json === true) return printJson(rows);
-  printLine(doorbellTable(rows));
-  if (out !== null) {
-    fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
-    fs.closeSync(out);
-    printLine(`\nrows written to ${options.json}`);
-  }
-}
 
 /** Each system and its way of waiting on one line. */
 export function doorbellTable(rows: readonly BenchRow[]): string {

@@ -1,14 +1,11 @@
 /** `arrakis bench ipc`: messages between two processes, beside Unix sockets and pipes. */
-import fs from 'node:fs';
 import type { Command } from 'commander';
 import { benchIpc, IPC_DEFAULTS } from '../../../bench/ipc/run.ts';
-import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
-import { openOutput } from '../output.ts';
-import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+import { type BenchOptions, benchCommand, runBench } from '../bench-output.ts';
+import { formatNumber, formatTable } from '../table.ts';
 
-interface IpcOptions {
-  json?: string | true;
+interface IpcOptions extends BenchOptions {
   repetitions: number;
   roundTrips: number;
   messages: number;
@@ -18,10 +15,7 @@ interface IpcOptions {
 
 export function registerBenchIpc(bench: Command, wholeNumber: (text: string) => number): void {
   const { repetitions, roundTrips, messages, bytes } = IPC_DEFAULTS;
-  bench
-    .command('ipc')
-    .description('messages between two processes: endpoints, Unix sockets and pipes')
-    .option('--json [file]', 'write the rows as JSON to a file, or to standard output')
+  benchCommand(bench, 'ipc', 'messages between two processes: endpoints, Unix sockets and pipes')
     .option('--repetitions <n>', 'runs of every system, interleaved', wholeNumber, repetitions)
     .option('--round-trips <n>', 'round trips of a run', wholeNumber, roundTrips)
     .option('--messages <n>', 'messages one way of a run', wholeNumber, messages)
@@ -30,28 +24,18 @@ export function registerBenchIpc(bench: Command, wholeNumber: (text: string) => 
     .action(runIpc);
 }
 
-async function runIpc(options: IpcOptions): Promise<void> {
-  endAtSignals();
-  // Opened first: figures of minutes are not to be lost to a wrong path.
-  const out = typeof options.json === 'string' ? openOutput(options.json) : null;
-  const { rows, missing } = await benchIpc({
-    ...options,
-    bytes: Math.max(4, options.bytes),
-    warmup: IPC_DEFAULTS.warmup,
-    only: options.only ?? [],
-    progress: (line) => process.stderr.write(`  ${line}\n`),
+const runIpc = ({ only = [], ...options }: IpcOptions): Promise<void> =>
+  runBench(options, {
+    measure: (progress) =>
+      benchIpc({
+        ...options,
+        bytes: Math.max(4, options.bytes),
+        warmup: IPC_DEFAULTS.warmup,
+        only,
+        progress,
+      }),
+    table: ipcTable,
   });
-  for (const { system, reason } of missing) {
-    process.stderr.write(`left out: ${system}: ${reason}\n`);
-  }
-  if (options.json === true) return printJson(rows);
-  printLine(ipcTable(rows));
-  if (out !== null) {
-    fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
-    fs.closeSync(out);
-    printLine(`\nrows written to ${options.json}`);
-  }
-}
 
 /** Each system on a line, beside the first one. */
 function ipcTable(rows: readonly BenchRow[]): string {

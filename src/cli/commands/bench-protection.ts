@@ -1,14 +1,11 @@
 /** `arrakis bench protection`: what protection costs, mechanism by mechanism. */
-import fs from 'node:fs';
 import type { Command } from 'commander';
-import { endAtSignals } from '../../../bench/processes.ts';
 import { benchProtection, PROTECTION_DEFAULTS } from '../../../bench/protection/run.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
-import { openOutput } from '../output.ts';
-import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+import { type BenchOptions, benchCommand, runBench } from '../bench-output.ts';
+import { formatNumber, formatTable } from '../table.ts';
 
-interface ProtectionOptions {
-  json?: string | true;
+interface ProtectionOptions extends BenchOptions {
   repetitions: number;
   slices: number;
   sliceMs: number;
@@ -21,10 +18,11 @@ export function registerBenchProtection(
   wholeNumber: (text: string) => number,
 ): void {
   const { repetitions, slices, sliceMs, roundTrips } = PROTECTION_DEFAULTS;
-  bench
-    .command('protection')
-    .description('throughput and round trips with all protection, and without each part of it')
-    .option('--json [file]', 'write the rows as JSON to a file, or to standard output')
+  benchCommand(
+    bench,
+    'protection',
+    'throughput and round trips with all protection, and without each part of it',
+  )
     .option('--repetitions <n>', 'runs, each with new processes', wholeNumber, repetitions)
     .option('--slices <n>', 'of each arrangement in a run, interleaved', wholeNumber, slices)
     .option('--slice-ms <n>', 'length of a slice under load', wholeNumber, sliceMs)
@@ -32,20 +30,11 @@ export function registerBenchProtection(
     .action(run);
 }
 
-async function run({ json, ...options }: ProtectionOptions): Promise<void> {
-  endAtSignals();
-  // Opened first: figures of minutes are not to be lost to a wrong path.
-  const out = typeof json === 'string' ? openOutput(json) : null;
-  const progress = (line: string): boolean => process.stderr.write(`  ${line}\n`);
-  const rows = await benchProtection({ ...options, progress });
-  if (json === true) return printJson(rows);
-  printLine(protectionTable(rows));
-  if (out !== null) {
-    fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
-    fs.closeSync(out);
-    printLine(`\nrows written to ${json}`);
-  }
-}
+const run = (options: ProtectionOptions): Promise<void> =>
+  runBench(options, {
+    measure: async (progress) => ({ rows: await benchProtection({ ...options, progress }) }),
+    table: protectionTable,
+  });
 
 /** Below this the figures say little. */
 const SHARE_MIN = 0.9;

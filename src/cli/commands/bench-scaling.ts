@@ -1,14 +1,12 @@
 /** `arrakis bench scaling`: what a second thread brings. */
 import type { Command } from 'commander';
-import { endAtSignals } from '../../../bench/processes.ts';
 import { benchScaling, SCALING_DEFAULTS } from '../../../bench/scaling/run.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
-import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+import { type BenchOptions, benchCommand, runBench } from '../bench-output.ts';
+import { formatNumber, formatTable } from '../table.ts';
 
-interface ScalingCommand {
-  json?: true;
+interface ScalingCommand extends BenchOptions {
   repetitions: number;
   seconds: number;
   window: number;
@@ -18,10 +16,11 @@ interface ScalingCommand {
 /** `wholeNumber` reads a positive number of the command line. */
 export function registerBenchScaling(bench: Command, wholeNumber: (text: string) => number): void {
   const { repetitions, seconds, window, flows } = SCALING_DEFAULTS;
-  bench
-    .command('scaling')
-    .description('UDP echo on VNICs of one and of two queue pairs, a thread for each')
-    .option('--json', 'print the rows as JSON')
+  benchCommand(
+    bench,
+    'scaling',
+    'UDP echo on VNICs of one and of two queue pairs, a thread for each',
+  )
     .option('--repetitions <n>', 'runs of every system, interleaved', wholeNumber, repetitions)
     .option('--seconds <n>', 'length of a run, whole seconds', wholeNumber, seconds)
     .option('--window <n>', 'requests in flight', wholeNumber, window)
@@ -35,15 +34,11 @@ async function run(options: ScalingCommand): Promise<void> {
       hint: '--flows takes a power of two up to 1024',
     });
   }
-  if (mustStage()) {
-    process.exitCode = await runStaged(CLI_SCRIPT, process.argv.slice(2));
-    return;
-  }
-  endAtSignals();
-  const progress = (line: string): boolean => process.stderr.write(`  ${line}\n`);
-  const rows = await benchScaling({ ...options, progress });
-  if (options.json) printJson(rows);
-  else printLine(scalingTable(rows));
+  await runBench(options, {
+    staged: true,
+    measure: async (progress) => ({ rows: await benchScaling({ ...options, progress }) }),
+    table: scalingTable,
+  });
 }
 
 /** Each system and number of queue pairs on one line, beside the same system with one. */

@@ -1,13 +1,10 @@
 /** `arrakis bench NAME`: side by side with the named peers, in one run. */
-import fs from 'node:fs';
 import type { Command } from 'commander';
 import { benchEcho, ECHO_DEFAULTS } from '../../../bench/echo/run.ts';
-import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import { openOutput } from '../output.ts';
-import { absoluteJson, CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
-import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+import { type BenchOptions, benchCommand, runBench } from '../bench-output.ts';
+import { formatNumber, formatTable } from '../table.ts';
 import { registerBenchDoorbell } from './bench-doorbell.ts';
 import { registerBenchHttp } from './bench-http.ts';
 import { registerBenchIpc } from './bench-ipc.ts';
@@ -23,10 +20,11 @@ export function registerBench(program: Command): void {
   registerBenchScaling(bench, wholeNumber);
   registerBenchTcp(bench, wholeNumber);
   registerBenchProtection(bench, wholeNumber);
-  bench
-    .command('echo')
-    .description('UDP echo: kernel sockets, DPDK and Arrakis, driven by the same generator')
-    .option('--json [file]', 'write the rows as JSON to a file, or to standard output')
+  benchCommand(
+    bench,
+    'echo',
+    'UDP echo: kernel sockets, DPDK and Arrakis, driven by the same generator',
+  )
     .option('--repetitions <n>', 'runs of every system, interleaved', wholeNumber, 3)
     .option('--seconds <n>', 'length of a saturated run, whole seconds', wholeNumber, 2)
     .option('--round-trips <n>', 'round trips of a run', wholeNumber, ECHO_DEFAULTS.roundTrips)
@@ -35,8 +33,7 @@ export function registerBench(program: Command): void {
     .action(runEcho);
 }
 
-interface EchoOptions {
-  json?: string | true;
+interface EchoOptions extends BenchOptions {
   repetitions: number;
   seconds: number;
   roundTrips: number;
@@ -44,32 +41,13 @@ interface EchoOptions {
   only?: string[];
 }
 
-async function runEcho(options: EchoOptions): Promise<void> {
-  if (mustStage()) {
-    process.exitCode = await runStaged(CLI_SCRIPT, absoluteJson(process.argv.slice(2)));
-    return;
-  }
-  endAtSignals();
-  // Opened first: figures of minutes are not to be lost to a wrong path.
-  const out = typeof options.json === 'string' ? openOutput(options.json) : null;
-  const { rows, missing } = await benchEcho({
-    repetitions: options.repetitions,
-    roundTrips: options.roundTrips,
-    saturateMs: options.seconds * 1000,
-    window: options.window,
-    only: options.only ?? [],
-    progress: (line) => process.stderr.write(`  ${line}\n`),
+const runEcho = ({ only = [], ...options }: EchoOptions): Promise<void> =>
+  runBench(options, {
+    staged: true,
+    measure: (progress) =>
+      benchEcho({ ...options, saturateMs: options.seconds * 1000, only, progress }),
+    table: echoTable,
   });
-  for (const { system, reason } of missing)
-    process.stderr.write(`left out: ${system}: ${reason}\n`);
-  if (options.json === true) return printJson(rows);
-  printLine(echoTable(rows));
-  if (out !== null) {
-    fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
-    fs.closeSync(out);
-    printLine(`\nrows written to ${options.json}`);
-  }
-}
 
 /** Rates and round trips of each system on one line, beside the first kernel system measured. */
 export function echoTable(rows: readonly BenchRow[]): string {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
+import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, test } from 'node:test';
 import { until } from '../test/support/until.ts';
@@ -28,8 +29,11 @@ interface Started {
   pids: number[];
 }
 
-async function begin(): Promise<{ child: ChildProcess; started: Started }> {
-  const args = ['--input-type=module', '-e', PROGRAM];
+const environHas = (pid: string, text: string): boolean =>
+  fs.readFileSync(`/proc/${pid}/environ`, 'utf8').includes(text);
+
+async function begin(program = PROGRAM): Promise<{ child: ChildProcess; started: Started }> {
+  const args = ['--input-type=module', '-e', program];
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   const { value } = await createInterface({ input: child.stdout! })[Symbol.asyncIterator]().next();
   return { child, started: JSON.parse(value!) as Started };
@@ -47,5 +51,37 @@ describe('a benchmark that is interrupted', () => {
       // Whoever inherited them collects them when it likes.
       await until(() => !started.pids.some(exists), 10_000, 'both to end');
     });
+  }
+});
+
+test('SIGKILL of a benchmark ends its children too, and a daemon in order', async () => {
+  const program = `
+    const { LabDaemon } = await import('${new URL('./echo/lab.js', import.meta.url).href}');
+    const { start } = await import('${new URL('./processes.js', import.meta.url).href}');
+    const { dir } = await LabDaemon.start(undefined, ['--no-tap']);
+    console.log(JSON.stringify({ dir, pids: [start('sleep', ['60']).child.pid] }));
+  `;
+  const { child, started } = await begin(program);
+  const { dir, pids } = started;
+  try {
+    await until(() => fs.existsSync(path.join(dir, 'keeper.sock')));
+    child.kill('SIGKILL');
+    await until(() => !pids.some(exists), 5000, 'the child ends');
+    const isOfDaemon = (pid: string): boolean => {
+      try {
+        return (
+          fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(dir) || environHas(pid, dir)
+        );
+      } catch {
+        return false;
+      }
+    };
+    const left = () =>
+      fs.readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && isOfDaemon(pid));
+    await until(() => left().length === 0, 5000, 'daemon, keeper and software NIC end');
+    assert.deepEqual(fs.readdirSync(dir), [], 'it ended in order');
+  } finally {
+    for (const pid of pids.filter(exists)) process.kill(pid, 'SIGKILL');
+    fs.rmSync(dir, { recursive: true, force: true });
   }
 });

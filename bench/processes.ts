@@ -70,14 +70,30 @@ export class Running {
   }
 }
 
-/** Start `command`; its standard input is a pipe that closes when we end, its output is collected. */
+/** Has a program get SIGTERM when the thread that started it ends (PR_SET_PDEATHSIG), also by SIGKILL. */
+const SETPRIV = '/usr/bin/setpriv';
+
+/** `command` for spawn such that it ends with us; where there is no setpriv, just that. */
+export const endingWithUs = (
+  command: string,
+  args: readonly string[],
+): [program: string, args: readonly string[]] =>
+  fs.existsSync(SETPRIV)
+    ? [SETPRIV, ['--pdeathsig', 'TERM', '--', command, ...args]]
+    : [command, args];
+
+/**
+ * Start `command`, which ends with us, however we end. Its standard input is a pipe that closes then too; its output is
+ * collected.
+ */
 export function start(
   command: string,
   args: readonly string[],
   options: StartOptions = {},
 ): Running {
+  const [program, all] = endingWithUs(command, args);
   const launch = () =>
-    spawn(command, args, {
+    spawn(program, all, {
       stdio: ['pipe', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
       ...(options.uid === undefined ? {} : { uid: options.uid }),

@@ -1,7 +1,7 @@
 /**
  * Where the echo benchmark runs: two network namespaces and a veth pair between them, with the offloads off that
  * AF_XDP cannot see through (see docs/af-xdp.md), and a daemon in the server's namespace with a run directory of its
- * own. Nothing of it outlives `close`, and the namespaces do not outlive this process.
+ * own. Nothing of it outlives `close`, and the namespaces and the daemon do not outlive this process.
  */
 import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -140,7 +140,9 @@ export class LabDaemon {
   ): Promise<LabDaemon> {
     const dir = makeScratch('arrakis-');
     fs.chmodSync(dir, 0o755);
-    const running = startNode(compiled('src/control/main.js'), ['--dir', dir, ...args], {
+    // Its standard input is ours, and ends with us, however we end.
+    const all = ['--end-with-stdin', '--dir', dir, ...args];
+    const running = startNode(compiled('src/control/main.js'), all, {
       ...(network === undefined ? {} : { network }),
     });
     const daemon = new LabDaemon(dir, running, network);

@@ -8,6 +8,7 @@ import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { endingWithUs } from '../../bench/processes.ts';
 import { ArrakisError } from '../base/errors.ts';
 import { unreachable } from './users.ts';
 
@@ -53,7 +54,8 @@ export async function runStaged(
   try {
     fs.chmodSync(dir, 0o755);
     copyPackage(dir, extra);
-    const child = spawn(process.execPath, [path.join(dir, script), ...args], {
+    const [program, all] = endingWithUs(process.execPath, [path.join(dir, script), ...args]);
+    const child = spawn(program, all, {
       cwd: dir,
       stdio: 'inherit',
       env: { ...process.env, [STAGED]: ROOT },

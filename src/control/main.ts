@@ -33,6 +33,7 @@ import { RunDirectory } from './run-directory.ts';
 
 const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]...
          [--policy FILE] [--nic-cpu LIST] [--nic-rate RATE] [--nic-user UID:GID] [--keep-ms MS] [--log]
+         [--end-with-stdin]
   --dir DIR          run directory (ARRAKIS_DIR; root: /run/arrakis)
   --tap-address CIDR network of soft0 and the host's address on it (10.77.0.1/24)
   --tap-name NAME    interface of the host on that network (arrakis0); root only
@@ -45,6 +46,7 @@ const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] 
   --nic-user UID:GID whom the software NIC becomes; nobody else may be that user; root only (64983:64983)
   --keep-ms MS       when the daemon is killed, everything goes on for so long, for the next to take over (60000)
   --log              write the log to DIR/arrakisd.log instead of stderr
+  --end-with-stdin   end in order when standard input ends: with whoever holds the other end of that pipe
 `;
 const SOFT_NIC = 'soft0';
 const STDERR = 2;
@@ -62,6 +64,7 @@ interface Options {
   nicUser: { uid: number; gid: number } | null;
   keepMs: number;
   logToFile: boolean;
+  endWithStdin: boolean;
 }
 
 function parseOptions(argv: string[]): Options {
@@ -79,6 +82,7 @@ function parseOptions(argv: string[]): Options {
       'nic-user': { type: 'string' },
       'keep-ms': { type: 'string', default: String(LIMITS.keeperMsMax) },
       log: { type: 'boolean', default: false },
+      'end-with-stdin': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
@@ -104,6 +108,7 @@ function parseOptions(argv: string[]): Options {
     nicUser: root ? parseUser(values['nic-user']) : null,
     keepMs: parseMs(values['keep-ms']),
     logToFile: values.log,
+    endWithStdin: values['end-with-stdin'],
   };
 }
 
@@ -256,6 +261,9 @@ async function main(): Promise<void> {
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => void daemon.stop(signal));
+  }
+  if (options.endWithStdin) {
+    process.stdin.on('close', () => void daemon.stop('standard input has ended')).resume();
   }
   // Also when the terminal that started it goes; the daemon stays. What fails is in the log.
   process.on('SIGHUP', () => void policy.reload(daemon.plane).catch(() => {}));

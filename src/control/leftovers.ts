@@ -1,5 +1,6 @@
 /**
- * What a daemon that was killed may have left: files in its run directory, veth pairs, a device process, the keeper.
+ * What a daemon that was killed may have left: files in its run directory, veth pairs, a device process, the keeper, and
+ * a supervisor that cannot start it again.
  * The next daemon in the same directory goes on with what it can and clears the rest; `arrakis doctor` shows and
  * removes all.
  */
@@ -10,11 +11,19 @@ import { pidfdOpen, pidfdSignal } from '../ffi/pidfd.ts';
 import { OWNER_VARIABLE } from './devices/device-process.ts';
 import { KEEPER_VARIABLE } from './keeper.ts';
 import { LIMITS } from './limits.ts';
-import { journalPath, keeperPath, pidPath, portsPath, socketPath } from './paths.ts';
+import {
+  journalPath,
+  keeperPath,
+  pidPath,
+  portsPath,
+  SUPERVISOR_VARIABLE,
+  socketPath,
+} from './paths.ts';
 import { isClaimed, RunDirectory } from './run-directory.ts';
 
 const KILL_POLL_MS = 10;
 const SIGKILL = 9;
+const SIGTERM = 15;
 
 export interface Leftover {
   readonly kind: 'file' | 'link' | 'process';
@@ -48,6 +57,7 @@ export function findLeftovers(dir: string): Leftover[] {
   for (const [variable, what] of [
     [OWNER_VARIABLE, 'software NIC without a daemon'],
     [KEEPER_VARIABLE, 'keeper of what the daemon had, for the next one'],
+    [SUPERVISOR_VARIABLE, 'supervisor of a daemon that does not run'],
   ] as const) {
     for (const pid of processesOf(dir, variable)) {
       const description = `${what}: pid ${pid}`;
@@ -64,6 +74,7 @@ export function findLeftovers(dir: string): Leftover[] {
 export function removeLeftovers(dir: string): Leftover[] {
   const found = findLeftovers(dir);
   if (found.length === 0) return found;
+  endSupervisors(dir);
   const directory = RunDirectory.claim(dir);
   try {
     endOrphans(dir, true);
@@ -73,6 +84,27 @@ export function removeLeftovers(dir: string): Leftover[] {
     directory.release();
   }
   return found;
+}
+
+/** Who would start the daemon in `dir` again, were it to die; more than one only when somebody has meddled. */
+export const supervisorsOf = (dir: string): number[] => processesOf(dir, SUPERVISOR_VARIABLE);
+
+/** Have them end their daemon in order and start none any more. Does not wait; `supervisorsOf` tells when they have gone. */
+export function stopSupervisors(dir: string): void {
+  for (const pid of supervisorsOf(dir)) signal(pid, `${SUPERVISOR_VARIABLE}=${dir}`, SIGTERM);
+}
+
+/** The same for those without a daemon, which end at once; one that does not is killed. */
+function endSupervisors(dir: string): void {
+  stopSupervisors(dir);
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let waitedMs = 0; supervisorsOf(dir).length > 0; waitedMs += KILL_POLL_MS) {
+    if (waitedMs >= LIMITS.shutdownMsMax) {
+      for (const pid of supervisorsOf(dir)) signal(pid, `${SUPERVISOR_VARIABLE}=${dir}`, SIGKILL);
+      return;
+    }
+    Atomics.wait(pause, 0, 0, KILL_POLL_MS);
+  }
 }
 
 /** The keeper of the daemon in `dir`, which may have been killed: the next one goes on with what it holds. 0: none. */
@@ -108,7 +140,7 @@ export function endOrphans(dir: string, keepers = false): void {
   for (let waitedMs = 0; waitedMs < LIMITS.shutdownMsMax; waitedMs += KILL_POLL_MS) {
     const ended = [OWNER_VARIABLE, ...(keepers ? [KEEPER_VARIABLE] : [])].map((variable) => {
       const pids = processesOf(dir, variable);
-      for (const pid of pids) kill(pid, `${variable}=${dir}`);
+      for (const pid of pids) signal(pid, `${variable}=${dir}`, SIGKILL);
       return pids.length;
     });
     if (ended.every((count) => count === 0)) return;
@@ -117,11 +149,11 @@ export function endOrphans(dir: string, keepers = false): void {
 }
 
 /** By a descriptor of the process, which is looked at again: never another that has its number by now. */
-function kill(pid: number, mark: string): void {
+function signal(pid: number, mark: string, number: number): void {
   let fd = -1;
   try {
     fd = pidfdOpen(pid);
-    if (environmentOf(String(pid)).includes(mark)) pidfdSignal(fd, SIGKILL);
+    if (environmentOf(String(pid)).includes(mark)) pidfdSignal(fd, number);
   } catch {
     // It ended by itself meanwhile, or is not ours to end.
   } finally {

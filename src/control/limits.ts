@@ -49,6 +49,13 @@ export const LIMITS = {
   boxesPerVnicMax: 128,
   /** Capabilities that a domain may have made, for itself and for others. */
   capsPerDomainMax: 1024,
+  /**
+   * Of those that a domain may have made: what look-ups of its names may take, those of one user and of all, so that who
+   * names something can still make some of its own. And how many one user may have given to one domain.
+   */
+  capsLookedUpPerUidMax: 128,
+  capsLookedUpMax: 768,
+  capsGivenPerUidMax: 256,
   /** Length of a chain of derivations. */
   capDepthMax: 64,
   /** Capabilities that one event names, and how long what is to be told waits for a domain that reads slowly. */

@@ -2,7 +2,7 @@
  * arrakisd, the process. `node dist/src/control/main.js [options]`; `arrakis up` starts it.
  *
  * Once it serves it writes one line `{"message":"serving",...}` to its log. SIGTERM and SIGINT end it in order. The exit
- * code is 0 after an orderly end, 1 when it could not start.
+ * code is 0 after an orderly end, 2 when another runs in its directory, 1 when it could not start for another reason.
  */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -29,7 +29,7 @@ import { defaultPolicyPath } from './policy/file.ts';
 import { PolicyStore } from './policy/store.ts';
 import { dropCapabilities } from './privileges.ts';
 import { errorToWire } from './protocol.ts';
-import { RunDirectory } from './run-directory.ts';
+import { EXIT_ALREADY_RUNNING, RunDirectory } from './run-directory.ts';
 
 const USAGE = `arrakisd [--dir DIR] [--tap-address IP/LENGTH] [--tap-name NAME] [--no-tap] [--device IF]...
          [--policy FILE] [--nic-cpu LIST] [--nic-rate RATE] [--nic-user UID:GID] [--keep-ms MS] [--log]
@@ -282,7 +282,7 @@ async function main(): Promise<void> {
 main().catch((error: Error) => {
   const { code, message, hint } = error instanceof ArrakisError ? errorToWire(error) : usage(error);
   logTo(STDERR)('error', message, { code, ...(hint === undefined ? {} : { hint }) });
-  process.exit(1);
+  process.exit(code === 'ARK_ALREADY_RUNNING' ? EXIT_ALREADY_RUNNING : 1);
 });
 
 function usage(error: Error): { code: string; message: string; hint?: string } {

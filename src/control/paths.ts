@@ -9,6 +9,9 @@ import path from 'node:path';
 
 export const ROOT_DIRECTORY = '/run/arrakis';
 
+/** In the environment of a supervisor: the run directory of its daemon (supervisor.ts, leftovers.ts). */
+export const SUPERVISOR_VARIABLE = 'ARRAKIS_SUPERVISOR_OF';
+
 /** The run directory of a daemon run by `uid`: `ARRAKIS_DIR`, else the place for that user. */
 export function runDirectory(uid: number, env: NodeJS.ProcessEnv = process.env): string {
   if (env.ARRAKIS_DIR) return path.resolve(env.ARRAKIS_DIR);

@@ -83,6 +83,8 @@ export class ControlPlane {
     requests: 0,
     requestsRefused: 0,
     badMessages: 0,
+    /** Capabilities that were refused because one user would have had more than its share (caps/shares.ts). */
+    sharesRefused: 0,
     /** VNICs that their device ended: they broke its protocol, or it went away. */
     vnicsGone: 0,
     defects: 0,

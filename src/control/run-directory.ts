@@ -13,6 +13,9 @@ import { listenUnix, passRights, SOCK_SEQPACKET } from '../ffi/unix.ts';
 import { LIMITS } from './limits.ts';
 import { journalPath, keeperPath, pidPath, portsPath, socketPath } from './paths.ts';
 
+/** With which a daemon ends that finds another in its directory. */
+export const EXIT_ALREADY_RUNNING = 2;
+
 const STICKY = 0o1000;
 const ATTEMPTS_MAX = 5;
 const ATTEMPT_PAUSE_MS = 20;

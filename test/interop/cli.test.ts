@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { CLI } from '../../bench/echo/lab.ts';
 import { startNode } from '../../bench/processes.ts';
 import type { BenchRow } from '../../bench/stats.ts';
+import { parentOf } from '../../src/cli/processes.ts';
 import { LeakCheck } from '../support/leaks.ts';
 import { isolateNetwork } from '../support/network.ts';
 import { packageMissing, rootMissing } from '../support/privilege.ts';
@@ -151,6 +152,9 @@ test('up, a second up, ls, run, down', () => {
 test('doctor finds what a killed daemon left, and --fix removes it', () => {
   succeed('up', '--no-tap');
   const pid = Number(fs.readFileSync(path.join(dir, 'arrakisd.pid'), 'utf8'));
+  // Its supervisor first, which would start another.
+  process.kill(parentOf(pid), 'SIGKILL');
+  assert.match(succeed('doctor'), /ok {4}arrakisd .*not supervised/);
   process.kill(pid, 'SIGKILL');
   const end = Date.now() + 5000;
   while (fs.existsSync(`/proc/${pid}/exe`) && Date.now() < end) spawnSync('sleep', ['0.02']);

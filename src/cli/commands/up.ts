@@ -1,4 +1,7 @@
-/** `arrakis up` and `arrakis down`: start the daemon in the background (or here), and end it in order. */
+/**
+ * `arrakis up` and `arrakis down`: start the daemon in the background, with a supervisor that starts it again when it dies
+ * (or here, without); and end both in order.
+ */
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -7,11 +10,14 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { connect } from '../../arrakis/index.ts';
 import { ArrakisError } from '../../base/errors.ts';
-import { pidPath, runDirectory, socketPath } from '../../control/paths.ts';
+import { removeLeftovers, stopSupervisors, supervisorsOf } from '../../control/leftovers.ts';
+import { pidPath, runDirectory, SUPERVISOR_VARIABLE, socketPath } from '../../control/paths.ts';
 import { isClaimed, readPid } from '../../control/run-directory.ts';
+import { parentOf } from '../processes.ts';
 import { printLine } from '../table.ts';
 
 const DAEMON = fileURLToPath(new URL('../../control/main.js', import.meta.url));
+const SUPERVISOR = fileURLToPath(new URL('../../control/supervisor.js', import.meta.url));
 const READY_MS = 10_000;
 const DOWN_MS = 5_000;
 const LOOK_EVERY_MS = 20;
@@ -34,7 +40,7 @@ export function registerUp(program: Command): void {
   program
     .command('up')
     .description('start the daemon, arrakisd')
-    .option('--foreground', 'stay in the foreground and log to standard error')
+    .option('--foreground', 'stay in the foreground, log to standard error, restart nothing')
     .option('--dir <dir>', 'run directory (default: ARRAKIS_DIR, /run/arrakis, or one of the user)')
     .option('--no-tap', 'no TAP interface between the software NIC and the kernel')
     .option('--tap-name <name>', 'its name (default: arrakis0)')
@@ -56,7 +62,7 @@ const directory = (options: { dir?: string }): string =>
   path.resolve(options.dir ?? runDirectory(process.getuid!()));
 
 function daemonArguments(options: UpOptions): string[] {
-  const args = ['--dir', directory(options)];
+  const args: string[] = [];
   if (!options.tap) args.push('--no-tap');
   if (options.tapName !== undefined) args.push('--tap-name', options.tapName);
   if (options.tapAddress !== undefined) args.push('--tap-address', options.tapAddress);
@@ -71,7 +77,8 @@ function daemonArguments(options: UpOptions): string[] {
 async function up(options: UpOptions): Promise<void> {
   const args = daemonArguments(options);
   if (options.foreground) {
-    const child = spawn(process.execPath, [DAEMON, ...args], { stdio: 'inherit' });
+    const all = [DAEMON, '--dir', directory(options), ...args];
+    const child = spawn(process.execPath, all, { stdio: 'inherit' });
     for (const signal of SIGNALS) process.on(signal, () => child.kill(signal));
     process.exitCode = await new Promise<number>((resolve) => {
       child.once('exit', (code) => resolve(code ?? 1));
@@ -93,14 +100,15 @@ async function up(options: UpOptions): Promise<void> {
 }
 
 /**
- * Start it detached and wait until it serves. What it says before it has a log is in `scratch`. A signal to us while we
+ * Start its supervisor detached and wait until the daemon serves. What it says before it has a log is in `scratch`. A signal to us while we
  * wait ends it as well.
  */
 async function launch(dir: string, args: string[], scratch: string): Promise<void> {
   const stderrFile = path.join(scratch, 'stderr');
   const stderr = fs.openSync(stderrFile, 'w');
-  const child = spawn(process.execPath, [DAEMON, '--log', ...args], {
+  const child = spawn(process.execPath, [SUPERVISOR, dir, '--log', ...args], {
     stdio: ['ignore', 'ignore', stderr],
+    env: { ...process.env, [SUPERVISOR_VARIABLE]: dir },
     detached: true,
   });
   fs.closeSync(stderr);
@@ -117,7 +125,8 @@ async function launch(dir: string, args: string[], scratch: string): Promise<voi
   const end = Date.now() + READY_MS;
   for (;;) {
     if (ended) throw startFailure(fs.readFileSync(stderrFile, 'utf8'));
-    if (readPid(pidPath(dir)) === child.pid && (await answers(dir))) break;
+    const pid = readPid(pidPath(dir));
+    if (pid !== null && parentOf(pid) === child.pid && (await answers(dir))) break;
     if (Date.now() > end) {
       child.kill('SIGTERM');
       throw new ArrakisError('ARK_TIMEOUT', `arrakisd did not answer within ${READY_MS} ms`, {
@@ -127,6 +136,7 @@ async function launch(dir: string, args: string[], scratch: string): Promise<voi
     await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
   }
   for (const signal of SIGNALS) process.off(signal, giveUp);
+  child.kill('SIGUSR2');
   child.unref();
 }
 
@@ -160,11 +170,17 @@ async function answers(dir: string): Promise<boolean> {
 async function down(options: { dir?: string }): Promise<void> {
   const dir = directory(options);
   const pid = readPid(pidPath(dir));
-  const domain = await connect(options.dir === undefined ? {} : { socket: socketPath(dir) });
-  await domain.request('shutdown', {});
-  await domain.close();
+  // One that died and cannot be started again: its supervisor tries for ever.
+  const isDead = !isClaimed(dir) && supervisorsOf(dir).length > 0;
+  if (!isDead) {
+    const domain = await connect(options.dir === undefined ? {} : { socket: socketPath(dir) });
+    await domain.request('shutdown', {});
+    await domain.close();
+  }
+  // It ends with its daemon; but should that fail to end in order, no other is wanted.
+  stopSupervisors(dir);
   const end = Date.now() + DOWN_MS;
-  while (isClaimed(dir)) {
+  while (isClaimed(dir) || supervisorsOf(dir).length > 0) {
     if (Date.now() > end) {
       throw new ArrakisError(
         'ARK_TIMEOUT',
@@ -176,5 +192,6 @@ async function down(options: { dir?: string }): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
   }
+  if (isDead) removeLeftovers(dir);
   printLine('arrakisd has ended');
 }

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { connect } from '../../arrakis/index.ts';
-import { findLeftovers, keeperOf } from '../../control/leftovers.ts';
+import { findLeftovers, keeperOf, supervisorsOf } from '../../control/leftovers.ts';
 import {
   logPath,
   pidPath,
@@ -19,6 +19,7 @@ import { programName } from '../../ffi/bpf.ts';
 import { driverName, getTxChecksum } from '../../ffi/ethtool.ts';
 import { type Link, listLinks } from '../../ffi/netlink/index.ts';
 import { probeXsk } from '../../ffi/xsk.ts';
+import { parentOf } from '../processes.ts';
 
 export type Status = 'ok' | 'warn' | 'fail' | 'info';
 
@@ -117,12 +118,27 @@ function bpffs(): Finding {
 function daemon(): Finding {
   const dir = runDirectory(process.getuid!());
   const keeper = keeperOf(dir);
+  const supervisors = supervisorsOf(dir);
   if (isClaimed(dir)) {
-    const pid = `pid ${readPid(pidPath(dir))} in ${dir}`;
-    // The daemon starts another by itself.
+    const pid = readPid(pidPath(dir));
+    const supervisor = supervisors.find((each) => pid !== null && each === parentOf(pid));
+    // The daemon starts another keeper by itself.
     const status = keeper === 0 ? 'warn' : 'ok';
-    const detail = `${pid}, ${keeper === 0 ? 'without a keeper for now' : `keeper pid ${keeper}`}`;
-    return { check: 'arrakisd', status, detail };
+    const parts = [
+      keeper === 0 ? 'without a keeper for now' : `keeper pid ${keeper}`,
+      supervisor === undefined
+        ? 'not supervised: nobody but a service manager starts it again'
+        : `supervisor pid ${supervisor}`,
+    ];
+    return { check: 'arrakisd', status, detail: `pid ${pid} in ${dir}, ${parts.join(', ')}` };
+  }
+  if (supervisors.length > 0) {
+    return {
+      check: 'arrakisd',
+      status: 'warn',
+      detail: `died in ${dir}; its supervisor, pid ${supervisors.join(', ')}, tries to start it again`,
+      fix: `see why it ends: ${logPath(dir)}; or give it up: arrakis down`,
+    };
   }
   if (keeper !== 0) {
     return {
@@ -164,16 +180,30 @@ export async function deviceFindings(): Promise<Finding[]> {
   }
 }
 
-/** What a keeper holds is not left behind: `daemon` tells of it. */
+/** What a keeper holds, or a supervisor is about to take over, is not left behind: `daemon` tells of it. */
 function leftovers(): Finding[] {
   const dir = runDirectory(process.getuid!());
-  if (keeperOf(dir) !== 0) return [];
+  if (isClaimed(dir)) return strangers(dir);
+  if (keeperOf(dir) !== 0 || supervisorsOf(dir).length > 0) return [];
   return findLeftovers(dir).map(({ description }) => ({
     check: 'left behind',
     status: 'warn' as const,
     detail: description,
     fix: 'arrakis doctor --fix',
   }));
+}
+
+/** Supervisors of another daemon than the one that runs: they can do nothing. */
+function strangers(dir: string): Finding[] {
+  const pid = readPid(pidPath(dir));
+  return supervisorsOf(dir)
+    .filter((each) => pid !== null && each !== parentOf(pid))
+    .map((each) => ({
+      check: 'left behind',
+      status: 'warn' as const,
+      detail: `supervisor, pid ${each}, of another daemon than the one that runs in ${dir}`,
+      fix: `kill ${each}`,
+    }));
 }
 
 /** Interfaces that a VNIC could stand on, and what would get in its way there. */

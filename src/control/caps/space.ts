@@ -212,6 +212,11 @@ export class CapSpace {
     return [...(this.#held.get(holder) ?? [])];
   }
 
+  /** What was derived from the capabilities of `holder`, for itself or for others. */
+  *madeOf(holder: number): Generator<Capability> {
+    for (const node of this.#held.get(holder) ?? []) yield* node.children;
+  }
+
   /** Every capability, by ascending id. */
   all(): IterableIterator<Capability> {
     return this.#nodes.values();

@@ -2,6 +2,7 @@
 import { ArrakisError } from '../../base/errors.ts';
 import type { Range } from '../caps/range.ts';
 import { allRights, rightNames, rightsOf } from '../caps/rights.ts';
+import { requireGiftShare } from '../caps/shares.ts';
 import type { Capability } from '../caps/space.ts';
 import { withdraw } from '../caps/withdraw.ts';
 import { callerOf, handler } from '../handler.ts';
@@ -122,7 +123,9 @@ export const grant = handler(
         hint: 'cap.derive makes another one for its holder',
       });
     }
-    return { cap, to: receiverOf(plane, to), by: domain.id, ...narrowed(cap, narrowing) };
+    const receiver = receiverOf(plane, to);
+    requireGiftShare(plane, domain, receiver);
+    return { cap, to: receiver, by: domain.id, ...narrowed(cap, narrowing) };
   },
   (plane, { cap, to, by, rights, range }) => {
     const reply = describeCapability(plane.caps.derive(cap, to.id, rights, range));

@@ -10,6 +10,7 @@
  */
 import { ArrakisError } from '../../base/errors.ts';
 import { GRANT, RIGHTS } from '../caps/rights.ts';
+import { requireLookupShare } from '../caps/shares.ts';
 import type { Capability } from '../caps/space.ts';
 import { dropCapability } from '../caps/withdraw.ts';
 import { LIMITS } from '../limits.ts';
@@ -153,6 +154,7 @@ export class NameTable {
     const key = `${to.id} ${rights}`;
     const before = known.get(key);
     if (before !== undefined) return before;
+    requireLookupShare(this.#plane, cap, to);
     const derived = caps.derive(cap, to.id, rights, cap.range);
     known.set(key, derived);
     caps.onRemove(derived, () => known.delete(key));
@@ -201,8 +203,22 @@ export class NameTable {
       question.refuse(new ArrakisError('ARK_NOT_FOUND', `its server says: ${refusal}`));
       return;
     }
-    if (question.asker.closed) throw new ArrakisError('ARK_GONE', 'who asked has ended');
-    question.answer(this.#handOut(cap, question.asker, rights));
+    const { asker } = question;
+    if (asker.closed) throw new ArrakisError('ARK_GONE', 'who asked has ended');
+    // Who asked has its share already: that is its trouble, not the server's.
+    if (!this.#mayHave(cap, asker, rights, question)) return;
+    question.answer(this.#handOut(cap, asker, rights));
+  }
+
+  #mayHave(cap: Capability, asker: Domain, rights: number, question: Question): boolean {
+    if (this.#handedOut.get(cap)?.has(`${asker.id} ${rights}`)) return true;
+    try {
+      requireLookupShare(this.#plane, cap, asker);
+      return true;
+    } catch (error) {
+      question.refuse(error as ArrakisError);
+      return false;
+    }
   }
 
   /** The domain has ended. */

@@ -1,7 +1,7 @@
 /**
  * What a daemon knows of its objects, for the daemon that comes after it: an append-only file of their states.
  *
- *   CRC {"format":"arrakis-journal","version":1}
+ *   CRC {"format":"arrakis-journal","version":2}
  *   CRC ["put",KIND,ID,KEYCRC,STATE]        CRC is CRC-32C of the JSON text, 8 hexadecimal digits
  *   CRC ["delete",KIND,ID,KEYCRC]           KEYCRC is that of the text `put KIND ID`, so that a damaged record still
  *                                           says what it was about
@@ -19,7 +19,8 @@ import { LIMITS } from './limits.ts';
 import type { Log } from './log.ts';
 
 const FORMAT = 'arrakis-journal';
-const VERSION = 1;
+/** 1 had all names in one record, and all endpoints. */
+const VERSION = 2;
 const FILE_MODE = 0o600;
 /** Start of a record: its key, and the checksum of that. */
 const KEY =

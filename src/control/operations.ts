@@ -12,7 +12,6 @@ import * as placement from './objects/placement.ts';
 import * as policy from './objects/policy.ts';
 import * as rate from './objects/rate.ts';
 import * as region from './objects/region-share.ts';
-import { changesSharing, keepSharing } from './objects/sharing-keeping.ts';
 import * as views from './objects/views.ts';
 import * as vnic from './objects/vnic-operations.ts';
 import type { ControlPlane } from './plane.ts';
@@ -76,10 +75,7 @@ export async function perform<O extends Operation>(
   const { decode, invoke } = HANDLERS[op];
   try {
     const plan = decode(plane, call, args);
-    const outcome = await invoke(plane, plan, call);
-    // Before anybody is told of it.
-    if (changesSharing(op)) keepSharing(plane);
-    return outcome;
+    return await invoke(plane, plan, call);
   } finally {
     // Decoding may have opened an interface to look at it; without a VNIC on it by now it is let go.
     plane.devices.sweep();

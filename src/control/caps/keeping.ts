@@ -22,7 +22,9 @@ export function capabilityKeeping(keeping: Keeping): CapObserver {
 }
 
 /** The space of the daemon before. What was derived from a capability that is lost is lost with it. */
-export function savedCapabilities(keeping: Safekeeping): CapSnapshot {
+export function savedCapabilities(
+  keeping: Pick<Safekeeping, 'claim' | 'peek' | 'unclaimed'>,
+): CapSnapshot {
   const next = keeping.claim('ids', 'caps')?.state as { next: number } | undefined;
   const ids = keeping.unclaimed('cap').map(Number);
   const capabilities: SavedCapability[] = [];

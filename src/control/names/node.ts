@@ -12,6 +12,8 @@ export interface Who {
 }
 
 interface Common {
+  /** Never used again. */
+  readonly id: number;
   readonly name: string;
   readonly parent: Directory | null;
   /** Domain with which it ends; 0: it stays. */
@@ -33,7 +35,6 @@ export interface Watch {
 
 export interface Directory extends Common {
   readonly kind: 'directory';
-  readonly id: number;
   readonly gid: number | null;
   /** As of a file: rwx for owner, group and others. r: list and watch; w: bind and remove; x: look up. */
   readonly mode: number;

@@ -5,9 +5,9 @@ import { Random } from '../../../test/support/random.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { RIGHTS } from '../caps/rights.ts';
 import { LIMITS } from '../limits.ts';
-import type { Who } from './node.ts';
+import { pathOf, type Who } from './node.ts';
 import { parsePath } from './path.ts';
-import { type Change, NameTree } from './tree.ts';
+import { type Change, NameTree, type Node, type SavedName } from './tree.ts';
 
 const ROOT: Who = { domain: 1, uid: 0, gid: 0, privileged: true };
 const ALICE: Who = { domain: 2, uid: 1000, gid: 100, privileged: false };
@@ -17,6 +17,15 @@ const EVE: Who = { domain: 4, uid: 1002, gid: 200, privileged: false };
 let tree: NameTree<string>;
 let changes: [watch: number, name: string, change: Change][];
 let dropped: string[];
+let notes: Map<number, SavedName>;
+
+const saved = (node: Node<string>): SavedName => {
+  const { owner, uid } = node;
+  const common = { path: pathOf(node), owner, uid };
+  if (node.kind === 'binding') return { ...common, value: node.value };
+  const { gid, mode, server } = node;
+  return { ...common, gid, mode, server };
+};
 
 function makeTree(): NameTree<string> {
   return new NameTree<string>(
@@ -27,7 +36,11 @@ function makeTree(): NameTree<string> {
     ],
     {
       changed: (watch, name, change) => changes.push([watch.id, name, change]),
-      dropped: (node) => node.kind === 'binding' && dropped.push(node.value),
+      noted: (node) => notes.set(node.id, saved(node)),
+      dropped: (node) => {
+        assert.ok(notes.delete(node.id), 'what goes was noted');
+        if (node.kind === 'binding') dropped.push(node.value);
+      },
     },
   );
 }
@@ -35,6 +48,7 @@ function makeTree(): NameTree<string> {
 beforeEach(() => {
   changes = [];
   dropped = [];
+  notes = new Map();
   tree = makeTree();
 });
 
@@ -313,6 +327,7 @@ function randomPath(random: Random): string {
 test('a random walk agrees with flat paths', () => {
   for (let seed = 1; seed <= 40; seed++) {
     const random = new Random(seed);
+    notes = new Map();
     tree = makeTree();
     const model = new Model();
     const whos = [ROOT, ALICE, BOB, EVE];
@@ -357,12 +372,13 @@ test('a random walk agrees with flat paths', () => {
     }
     assert.ok(succeeded > 20);
     const copy = makeTree();
-    const saved = JSON.parse(JSON.stringify(tree.snapshot((value) => value)));
-    copy.restore(saved, String);
-    assert.deepEqual(
-      copy.snapshot((value) => value),
-      saved,
-    );
+    const records = [...notes].sort(([a], [b]) => a - b);
+    for (const [id, record] of records) assert.ok(copy.restore(id, record, String));
+    const all = (of: NameTree<string>) =>
+      [...of.all()].map((node) => [node.id, saved(node)] as const).sort(([a], [b]) => a - b);
+    assert.deepEqual(all(copy), all(tree));
+    assert.deepEqual(records, all(tree), 'one record for each, and no other');
     assert.equal(copy.size, tree.size);
+    assert.ok(copy.nextId > Math.max(...notes.keys()), 'no number is given out again');
   }
 });

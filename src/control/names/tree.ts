@@ -27,7 +27,9 @@ export type Change = 'made' | 'bound' | 'removed';
 export interface TreeEvents<V> {
   /** `name` in the directory of `watch` changed; '' is the directory itself, and the end of the watch. */
   changed(watch: Watch, name: string, change: Change): void;
-  /** It is in the tree no more. */
+  /** It is in the tree, or another domain serves it. Before anybody is told. */
+  noted(node: Node<V>): void;
+  /** It is in the tree no more. Before anybody is told, and children before their directory. */
   dropped(node: Node<V>): void;
 }
 
@@ -42,27 +44,22 @@ export type Found<V> =
   | { readonly node: Node<V> }
   | { readonly served: Directory; readonly rest: string };
 
-export interface TreeSnapshot {
-  readonly nextId: number;
-  /** Parents before what is in them; the fixed directories are not among them. */
-  readonly nodes: readonly (
-    | {
-        readonly path: string;
-        readonly id: number;
-        readonly owner: number;
-        readonly uid: number;
-        readonly gid: number | null;
-        readonly mode: number;
-        readonly server: number | null;
-      }
-    | {
-        readonly path: string;
-        readonly owner: number;
-        readonly uid: number;
-        readonly value: unknown;
-      }
-  )[];
-}
+/** A node as plain JSON. Its `id` is its record's. */
+export type SavedName =
+  | {
+      readonly path: string;
+      readonly owner: number;
+      readonly uid: number;
+      readonly gid: number | null;
+      readonly mode: number;
+      readonly server: number | null;
+    }
+  | {
+      readonly path: string;
+      readonly owner: number;
+      readonly uid: number;
+      readonly value: unknown;
+    };
 
 interface FixedDirectory {
   readonly path: string;
@@ -90,9 +87,14 @@ export class NameTree<V> {
     this.#events = events;
     this.root = this.#addDirectory(null, '', { owner: 0, ...owner, mode: 0o755, fixed: true });
     for (const { path, mode } of fixed) {
-      const { parent, name } = this.#place(parsePath(path));
+      const { parent, name } = this.#placeIfAny(parsePath(path))!;
       this.#addDirectory(parent, name, { owner: 0, ...owner, mode, fixed: true });
     }
+  }
+
+  /** Ids from here on are not given out yet. */
+  get nextId(): number {
+    return this.#nextId;
   }
 
   /** Entries besides the fixed directories. */
@@ -115,12 +117,16 @@ export class NameTree<V> {
     return at?.kind === 'directory' ? at : undefined;
   }
 
-  /** A new directory. With `keep` it does not end with its maker's domain. ARK_IN_USE, ARK_LIMIT, ARK_NOT_PERMITTED, ... */
+  /**
+   * A new directory; `onMade` makes what belongs to it, before it is noted. With `keep` it does not end with its maker's
+   * domain. ARK_IN_USE, ARK_LIMIT, ARK_NOT_PERMITTED, ...
+   */
   make(
     who: Who,
     path: string,
     options: { mode: number; keep?: boolean },
     start: Start = this.#atRoot,
+    onMade: (directory: Directory) => void = () => {},
   ): Directory {
     const { parent, name } = this.#reach(who, path, 'bind', start);
     const owner = options.keep === true ? 0 : who.domain;
@@ -128,6 +134,8 @@ export class NameTree<V> {
     const { uid, gid } = who;
     const made = { owner, uid, gid, mode: options.mode & 0o777, fixed: false };
     const directory = this.#addDirectory(parent, name, made);
+    onMade(directory);
+    this.#events.noted(directory);
     this.#tell(parent, name, 'made');
     return directory;
   }
@@ -144,6 +152,7 @@ export class NameTree<V> {
     this.#checkRoom(who, who.domain, parent, name);
     const binding: Binding<V> = {
       kind: 'binding',
+      id: this.#nextId++,
       name,
       parent,
       owner: who.domain,
@@ -151,6 +160,7 @@ export class NameTree<V> {
       value,
     };
     this.#add(binding);
+    this.#events.noted(binding);
     this.#tell(parent, name, 'bound');
     return binding;
   }
@@ -237,6 +247,7 @@ export class NameTree<V> {
       });
     }
     directory.server = who.domain;
+    this.#events.noted(directory);
     return directory;
   }
 
@@ -272,7 +283,9 @@ export class NameTree<V> {
     }
     for (const node of [...(this.#byOwner.get(domain) ?? [])]) this.drop(node);
     for (const directory of this.#directories.values()) {
-      if (directory.server === domain) directory.server = null;
+      if (directory.server !== domain) continue;
+      directory.server = null;
+      this.#events.noted(directory);
     }
   }
 
@@ -285,33 +298,33 @@ export class NameTree<V> {
     }
   }
 
-  snapshot(saveValue: (value: V) => unknown): TreeSnapshot {
-    const nodes = [...this.all()].map((node) => {
-      const { owner, uid } = node;
-      const path = pathOf(node);
-      if (node.kind === 'binding') return { path, owner, uid, value: saveValue(node.value) };
-      const { id, gid, mode, server } = node;
-      return { path, id, owner, uid, gid, mode, server };
-    });
-    return { nextId: this.#nextId, nodes };
+  /**
+   * Put back a node of the daemon before, parents first, which is by ascending id. Null when its value (`loadValue` gives
+   * null) or the directory that it stood in is not there. Nobody is told.
+   */
+  restore(id: number, saved: SavedName, loadValue: (value: unknown) => V | null): Node<V> | null {
+    const place = this.#placeIfAny(parsePath(saved.path));
+    if (place === null) return null;
+    const { parent, name } = place;
+    const { owner, uid } = saved;
+    this.#nextId = Math.max(this.#nextId, id + 1);
+    if ('value' in saved) {
+      const value = loadValue(saved.value);
+      if (value === null) return null;
+      const binding: Binding<V> = { kind: 'binding', id, name, parent, owner, uid, value };
+      this.#add(binding);
+      return binding;
+    }
+    const { gid, mode, server } = saved;
+    const made = { id, owner, uid, gid, mode, fixed: false };
+    const directory = this.#addDirectory(parent, name, made);
+    directory.server = server;
+    return directory;
   }
 
-  /** Into a tree that has only its fixed directories. A value that `loadValue` gives null for is left out. */
-  restore(snapshot: TreeSnapshot, loadValue: (value: unknown) => V | null): void {
-    for (const saved of snapshot.nodes) {
-      const { parent, name } = this.#place(parsePath(saved.path));
-      const { owner, uid } = saved;
-      if ('value' in saved) {
-        const value = loadValue(saved.value);
-        if (value !== null) this.#add({ kind: 'binding', name, parent, owner, uid, value });
-      } else {
-        const { gid, mode, server } = saved;
-        this.#nextId = saved.id;
-        const made = { owner, uid, gid, mode, fixed: false };
-        this.#addDirectory(parent, name, made).server = server;
-      }
-    }
-    this.#nextId = snapshot.nextId;
+  /** Ids below were given out by the daemon before. */
+  reserveIds(nextId: number): void {
+    this.#nextId = Math.max(this.#nextId, nextId);
   }
 
   get #atRoot(): Start {
@@ -350,15 +363,16 @@ export class NameTree<V> {
     return at;
   }
 
-  /** As `#reach`, without anybody's leave. */
-  #place(parts: readonly string[]): { parent: Directory; name: string } {
+  /** As `#reach`, without anybody's leave; null where there is no such directory, or the name is taken. */
+  #placeIfAny(parts: readonly string[]): { parent: Directory; name: string } | null {
     let parent = this.root;
     for (const part of parts.slice(0, -1)) {
-      const next = this.#child(parent, part);
-      if (next.kind !== 'directory') throw noDirectory(next);
+      const next = this.#children.get(parent)!.get(part);
+      if (next?.kind !== 'directory') return null;
       parent = next;
     }
-    return { parent, name: parts.at(-1)! };
+    const name = parts.at(-1)!;
+    return this.#children.get(parent)!.has(name) ? null : { parent, name };
   }
 
   #child(directory: Directory, name: string): Node<V> {
@@ -396,16 +410,20 @@ export class NameTree<V> {
   #addDirectory(
     parent: Directory | null,
     name: string,
-    made: Pick<Directory, 'owner' | 'uid' | 'gid' | 'mode' | 'fixed'>,
+    made: Pick<Directory, 'owner' | 'uid' | 'gid' | 'mode' | 'fixed'> & { readonly id?: number },
   ): Directory {
     const directory: Directory = {
       kind: 'directory',
-      id: this.#nextId++,
+      id: made.id ?? this.#nextId++,
       name,
       parent,
       server: null,
       watches: new Set(),
-      ...made,
+      owner: made.owner,
+      uid: made.uid,
+      gid: made.gid,
+      mode: made.mode,
+      fixed: made.fixed,
     };
     this.#children.set(directory, new Map());
     this.#directories.set(directory.id, directory);

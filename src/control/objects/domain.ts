@@ -14,7 +14,6 @@ import { dropHolder } from '../caps/withdraw.ts';
 import { callerOf, handler } from '../handler.ts';
 import type { ControlPlane } from '../plane.ts';
 import { type EventName, type EventOf, type ObjectInfo, PROTOCOL_VERSION } from '../protocol.ts';
-import { keepSharing } from './sharing-keeping.ts';
 import type { ControlObject } from './table.ts';
 import { planVnic, removeVnic, reserveVnic, type VnicPlan, vnicsOf } from './vnic.ts';
 
@@ -206,6 +205,5 @@ export async function closeDomain(plane: ControlPlane, domain: Domain): Promise<
   plane.names.endDomain(domain);
   plane.objects.remove(domain.id);
   plane.domains.delete(domain.id);
-  keepSharing(plane);
   await Promise.all(removals);
 }

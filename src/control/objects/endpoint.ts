@@ -32,7 +32,6 @@ export interface EndpointOptions {
 }
 
 export interface SavedEndpoint {
-  readonly id: number;
   readonly createdMs: number;
   readonly name: string;
   readonly owner: number;
@@ -42,9 +41,7 @@ export interface SavedEndpoint {
 }
 
 export interface SavedConnection {
-  readonly id: number;
   readonly endpoint: number;
-  readonly listener: number;
   readonly connector: number;
   readonly accepted: boolean;
   readonly closed: boolean;
@@ -120,6 +117,8 @@ export class EndpointTable {
   readonly #endpoints = new Map<number, Endpoint>();
   readonly #connections = new Map<number, Connection>();
   #nextConnection = 1;
+  /** Ids of connections below are noted as used. */
+  #reserved = 0;
 
   constructor(plane: ControlPlane) {
     this.#plane = plane;
@@ -141,7 +140,9 @@ export class EndpointTable {
     const rights = allRights('endpoint');
     const cap = caps.mint(domain.id, 'endpoint', `${PREFIX}${birth.id}`, rights, null);
     const { ringBytes = RING_BYTES_DEFAULT, backlog = LIMITS.backlogDefault } = options;
-    return this.#add({ ...birth, name: path, domain, cap, ringBytes, backlog });
+    const endpoint = this.#add({ ...birth, name: path, domain, cap, ringBytes, backlog });
+    this.#plane.keeping.put('endpoint', endpoint.id, savedEndpoint(endpoint));
+    return endpoint;
   }
 
   /** The endpoint of a capability with the right to connect among `rights`. */
@@ -243,7 +244,7 @@ export class EndpointTable {
     }
     connection.accepted = true;
     connection.endpoint.waiting--;
-    if (connection.closed) this.#connections.delete(id);
+    this.#note(connection);
   }
 
   leave(domain: Domain, id: number): void {
@@ -258,6 +259,7 @@ export class EndpointTable {
   end(endpoint: Endpoint, reason: string, told: boolean): void {
     if (!this.#endpoints.delete(endpoint.id)) return;
     const plane = this.#plane;
+    plane.keeping.delete('endpoint', endpoint.id);
     plane.objects.remove(endpoint.id);
     dropCapability(plane, endpoint.cap, endpoint.owner);
     if (endpoint.binding !== null) plane.names.drop(endpoint.binding);
@@ -273,44 +275,46 @@ export class EndpointTable {
       const { connector, endpoint } = connection;
       if (connector !== domain && endpoint.domain !== domain) continue;
       if (!connection.closed) this.#close(connection, domain, 'the peer ended');
-      if (endpoint.domain === domain) this.#connections.delete(connection.id);
+      if (endpoint.domain === domain) this.#forget(connection.id);
     }
   }
 
-  snapshot(): { endpoints: SavedEndpoint[]; connections: SavedConnection[]; next: number } {
-    const endpoints = [...this.#endpoints.values()].map((endpoint) => {
-      const { id, createdMs, name, owner, cap, ringBytes, backlog } = endpoint;
-      return { id, createdMs, name, owner, cap: cap.id, ringBytes, backlog };
-    });
-    const connections = [...this.#connections.values()].map((connection) => {
-      const { id, endpoint, connector, accepted, closed } = connection;
-      const sides = { listener: endpoint.owner, connector: connector.id };
-      return { id, endpoint: endpoint.id, ...sides, accepted, closed };
-    });
-    return { endpoints, connections, next: this.#nextConnection };
+  /** Put an endpoint of the daemon before back, after domains and capabilities; false when those are gone. */
+  restore(id: number, { owner, cap: capId, ...rest }: SavedEndpoint): boolean {
+    const domain = this.#plane.domains.get(owner);
+    const cap = this.#plane.caps.get(capId);
+    if (domain === undefined || cap === undefined) return false;
+    this.#add({ id, ...rest, domain, cap });
+    return true;
   }
 
-  /** Into an empty table, after domains and capabilities and before names. What has lost its domain is left out. */
-  restore(saved: ReturnType<EndpointTable['snapshot']>): void {
-    const { domains, caps } = this.#plane;
-    for (const { owner, cap: capId, ...rest } of saved.endpoints) {
-      const domain = domains.get(owner);
-      const cap = caps.get(capId);
-      if (domain !== undefined && cap !== undefined) this.#add({ ...rest, domain, cap });
-    }
-    for (const { id, endpoint: endpointId, connector: connectorId, ...rest } of saved.connections) {
-      const endpoint = this.#endpoints.get(endpointId);
-      const connector = domains.get(connectorId);
-      if (endpoint === undefined || connector === undefined) continue;
-      const { accepted, closed } = rest;
-      this.#connections.set(id, { id, endpoint, connector, accepted, closed });
-      if (!accepted) endpoint.waiting++;
-      if (!closed) endpoint.open++;
-    }
-    this.#nextConnection = saved.next;
+  /** The same of a connection, after the endpoints. */
+  restoreConnection(id: number, saved: SavedConnection): boolean {
+    const endpoint = this.#endpoints.get(saved.endpoint);
+    const connector = this.#plane.domains.get(saved.connector);
+    if (endpoint === undefined || connector === undefined) return false;
+    const { accepted, closed } = saved;
+    this.#connections.set(id, { id, endpoint, connector, accepted, closed });
+    if (!accepted) endpoint.waiting++;
+    if (!closed) endpoint.open++;
+    this.reserveIds(id + 1);
+    return true;
   }
 
-  /** Endpoint `id`, for the names of a snapshot. */
+  /** Ids of connections below were given out by the daemon before. */
+  reserveIds(next: number): void {
+    this.#nextConnection = Math.max(this.#nextConnection, next);
+    this.#reserved = this.#nextConnection;
+  }
+
+  /** After the names are back: an endpoint is made with its name, so one without is half of what was not finished. */
+  adopt(): void {
+    for (const endpoint of [...this.#endpoints.values()]) {
+      if (endpoint.binding === null) this.end(endpoint, 'it was not finished', true);
+    }
+  }
+
+  /** Endpoint `id`, for the names of the daemon before. */
   get(id: number): Endpoint | undefined {
     return this.#endpoints.get(id);
   }
@@ -330,18 +334,45 @@ export class EndpointTable {
     this.#connections.set(id, connection);
     endpoint.waiting++;
     endpoint.open++;
+    this.#note(connection);
     return connection;
+  }
+
+  /** Note it for the next daemon. One that is closed is over once the listener has taken it from its backlog. */
+  #note({ id, endpoint, connector, accepted, closed }: Connection): void {
+    const { keeping } = this.#plane;
+    if (accepted && closed) {
+      this.#forget(id);
+      return;
+    }
+    if (id >= this.#reserved) {
+      this.#reserved = id + LIMITS.idsReserved;
+      keeping.put('ids', 'connections', { next: this.#reserved });
+    }
+    const saved = { endpoint: endpoint.id, connector: connector.id, accepted, closed };
+    keeping.put('connection', id, saved satisfies SavedConnection);
+  }
+
+  #forget(id: number): void {
+    this.#connections.delete(id);
+    this.#plane.keeping.delete('connection', id);
   }
 
   #close(connection: Connection, by: Domain, reason: string): void {
     const { id, endpoint, connector } = connection;
     connection.closed = true;
     endpoint.open--;
-    if (connection.accepted) this.#connections.delete(id);
+    this.#note(connection);
     for (const side of [connector, endpoint.domain]) {
       if (side !== by) side.event('endpoint.closed', { connection: id, reason });
     }
   }
+}
+
+/** As its record has it. */
+function savedEndpoint(endpoint: Endpoint): SavedEndpoint {
+  const { createdMs, name, owner, cap, ringBytes, backlog } = endpoint;
+  return { createdMs, name, owner, cap: cap.id, ringBytes, backlog };
 }
 
 const absent = (id: number): ArrakisError =>

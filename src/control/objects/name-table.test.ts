@@ -2,17 +2,21 @@
 import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 import { type Client, FakePlane } from '../../../test/support/fake-plane.ts';
+import { Kept } from '../../../test/support/kept.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { sweepCapabilities } from '../caps/keeping.ts';
 import { RIGHTS } from '../caps/rights.ts';
 import { LIMITS } from '../limits.ts';
+import { adoptSharing } from './sharing-keeping.ts';
 
 let fake: FakePlane;
+let kept: Kept;
 let a: Client;
 let b: Client;
 
 beforeEach(() => {
-  fake = new FakePlane();
+  kept = new Kept();
+  fake = new FakePlane({ keeping: kept });
   a = fake.client({ name: 'a' });
   b = fake.client({ name: 'b' });
 });
@@ -73,16 +77,16 @@ test('names of a domain that is not taken over are not either, nor is what it se
   const options = { name: 'x', uid, gid: uid, pid: 1, privileged: false, prepared: false };
   const server = fake.speakFor(fake.plane.addDomain(options));
   await fake.ask(server, 'name.serve', { path: '/app/kept' });
-  const saved = JSON.parse(JSON.stringify(fake.plane.names.snapshot()));
   const { id } = b.domain;
-  const next = new FakePlane({ firstId: 1000 });
-  const kept = next.speakFor(next.plane.restoreDomain(id, b.domain.save()));
-  next.plane.names.restore(saved);
-  const { entries } = await next.ask(kept, 'name.list', { path: '/app' });
+  const next = new FakePlane({ firstId: 1000, keeping: kept });
+  const owner = next.speakFor(next.plane.restoreDomain(id, b.domain.save()));
+  adoptSharing(next.plane, kept);
+  const { entries } = await next.ask(owner, 'name.list', { path: '/app' });
   assert.deepEqual(
     entries.map(({ name, server }) => [name, server]),
     [['kept', null]],
   );
+  assert.equal(kept.texts('name').length, 1, 'the records of the others are struck out');
 });
 
 test('a capability for a directory that is not taken over is not one for the next of that number', async () => {

@@ -16,7 +16,7 @@ import { dropCapability } from '../caps/withdraw.ts';
 import { LIMITS } from '../limits.ts';
 import { Mailbox } from '../mailbox.ts';
 import { type Binding, type Directory, pathOf, type Watch, type Who } from '../names/node.ts';
-import { type Change, NameTree, type Node, type Start, type TreeSnapshot } from '../names/tree.ts';
+import { type Change, NameTree, type Node, type SavedName, type Start } from '../names/tree.ts';
 import type { ControlPlane } from '../plane.ts';
 import { findCapability } from './capability.ts';
 import type { Domain } from './domain.ts';
@@ -108,12 +108,15 @@ export class NameTable {
   readonly #pending = new WeakMap<Watch, Pending>();
   readonly #questions = new Map<number, Question>();
   #nextQuestion = 1;
+  /** Ids below are noted as used. */
+  #reserved = 0;
 
   constructor(plane: ControlPlane) {
     this.#plane = plane;
     const owner = { uid: plane.uid, gid: plane.self.gid };
     this.tree = new NameTree<NameValue>(owner, FIXED, {
       changed: (watch, name, change) => this.#changed(watch, name, change),
+      noted: (node) => this.#note(node),
       dropped: (node) => this.#dropped(node),
     });
   }
@@ -174,10 +177,13 @@ export class NameTable {
     start: Start,
   ): { directory: Directory; cap: Capability } {
     const { caps } = this.#plane;
-    const directory = this.tree.make(whoIs(this.#plane, domain), path, options, start);
     const all = Object.values(RIGHTS.directory).reduce((sum, right) => sum | right, 0);
-    const cap = caps.mint(domain.id, 'directory', directoryObject(directory), all, null);
-    this.#onDrop.set(directory, () => dropCapability(this.#plane, cap, null));
+    let cap!: Capability;
+    // Its capability is noted first: what the next daemon finds without a directory goes.
+    const directory = this.tree.make(whoIs(this.#plane, domain), path, options, start, (made) => {
+      cap = caps.mint(domain.id, 'directory', directoryObject(made), all, null);
+      this.#onDrop.set(made, () => dropCapability(this.#plane, cap, null));
+    });
     return { directory, cap };
   }
 
@@ -231,21 +237,29 @@ export class NameTable {
     }
   }
 
-  snapshot(): TreeSnapshot {
-    return this.tree.snapshot((value) =>
-      value.kind === 'endpoint'
-        ? { endpoint: value.endpoint.id }
-        : { cap: value.cap.id, rights: value.rights },
-    );
+  /** Note it for the next daemon. */
+  #note(node: Node<NameValue>): void {
+    const { keeping } = this.#plane;
+    if (this.tree.nextId > this.#reserved) {
+      this.#reserved = this.tree.nextId + LIMITS.idsReserved;
+      keeping.put('ids', 'names', { next: this.#reserved });
+    }
+    keeping.put('name', node.id, savedName(node));
+  }
+
+  /** Names of the daemon before come next: their ids are not given out again. */
+  reserveIds(next: number): void {
+    this.tree.reserveIds(next);
+    this.#reserved = next;
   }
 
   /**
-   * Into an empty tree, after domains, capabilities and endpoints. Names for what is gone are left out, and what was of
-   * domains that are gone. Watches are not kept.
+   * Put a name of the daemon before back, after domains, capabilities and endpoints, by ascending id. False, and it is not
+   * there, when it names what is gone, or stands in a directory that is. Watches are not kept.
    */
-  restore(saved: TreeSnapshot): void {
-    const { caps, endpoints, domains } = this.#plane;
-    this.tree.restore(saved, (text): NameValue | null => {
+  restore(id: number, saved: SavedName): boolean {
+    const { caps, endpoints } = this.#plane;
+    const node = this.tree.restore(id, saved, (text): NameValue | null => {
       const value = text as { endpoint?: number; cap?: number; rights?: number };
       if (value.endpoint !== undefined) {
         const endpoint = endpoints.get(value.endpoint);
@@ -254,27 +268,35 @@ export class NameTable {
       const cap = caps.get(value.cap!);
       return cap === undefined ? null : { kind: 'capability', cap, rights: value.rights! };
     });
+    return node !== null;
+  }
+
+  /** All are back: tie them to what they end with, and end what was of domains that are gone. */
+  adopt(): void {
+    const { caps, domains } = this.#plane;
+    const roots = new Map<string, Capability[]>();
+    for (const cap of caps.all()) {
+      if (cap.kind !== 'directory' || cap.parent !== null) continue;
+      roots.set(cap.object, [...(roots.get(cap.object) ?? []), cap]);
+    }
     const owners = new Set<number>();
     for (const node of this.tree.all()) {
-      this.#adopt(node);
+      this.#adopt(node, roots);
       owners.add(node.owner);
       if (node.kind === 'directory' && node.server !== null) owners.add(node.server);
     }
     for (const id of owners) if (id !== 0 && !domains.has(id)) this.tree.endDomain(id);
   }
 
-  /** Tie a node of a snapshot to what it ends with. */
-  #adopt(node: Node<NameValue>): void {
-    const { caps } = this.#plane;
+  #adopt(node: Node<NameValue>, roots: ReadonlyMap<string, readonly Capability[]>): void {
     if (node.kind === 'binding') {
       if (node.value.kind === 'endpoint') node.value.endpoint.binding = node;
       else this.#follow(node, node.value.cap);
       return;
     }
-    const object = directoryObject(node);
-    const roots = [...caps.all()].filter((cap) => cap.object === object && cap.parent === null);
+    const own = roots.get(directoryObject(node)) ?? [];
     this.#onDrop.set(node, () => {
-      for (const cap of roots) dropCapability(this.#plane, cap, null);
+      for (const cap of own) dropCapability(this.#plane, cap, null);
     });
   }
 
@@ -286,6 +308,7 @@ export class NameTable {
   }
 
   #dropped(node: Node<NameValue>): void {
+    this.#plane.keeping.delete('name', node.id);
     this.#onDrop.get(node)?.();
     this.#onDrop.delete(node);
     if (node.kind !== 'binding' || node.value.kind !== 'endpoint') return;
@@ -350,6 +373,22 @@ export class NameTable {
       server.event('name.asked', { question: id, directory: directory.id, path: rest, peer });
     });
   }
+}
+
+/** As its record has it. */
+function savedName(node: Node<NameValue>): SavedName {
+  const { owner, uid } = node;
+  const path = pathOf(node);
+  if (node.kind === 'directory') {
+    const { gid, mode, server } = node;
+    return { path, owner, uid, gid, mode, server };
+  }
+  const { value } = node;
+  const saved =
+    value.kind === 'endpoint'
+      ? { endpoint: value.endpoint.id }
+      : { cap: value.cap.id, rights: value.rights };
+  return { path, owner, uid, value: saved };
 }
 
 /** All that `cap` may be looked up with: grant is not handed on unless it is asked for. */

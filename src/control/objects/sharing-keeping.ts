@@ -1,61 +1,51 @@
 /**
- * Names, endpoints and their connections, for the next daemon: two records of the journal, written whole when they are
- * not what they were. Regions note themselves, as each comes with its descriptor.
+ * Regions, endpoints, connections and names of the daemon before. Each is a record of its own, written when it comes to
+ * be or changes and struck out when it ends, by the table that it is in: a change costs the same however many there are.
+ *
+ * - Parts before what refers to them: a capability, then its endpoint or directory, then the name. Cut anywhere, what
+ *   refers to something that is not there, and an endpoint without its name, is half of a request that nobody was answered.
+ * - What is not taken over is struck out.
  */
 import type { Safekeeping } from '../keeping.ts';
-import type { TreeSnapshot } from '../names/tree.ts';
+import type { SavedName } from '../names/tree.ts';
 import type { ControlPlane } from '../plane.ts';
-import type { Operation } from '../protocol.ts';
+import type { SavedConnection, SavedEndpoint } from './endpoint.ts';
 import type { SavedRegion } from './region-share.ts';
 
-/** Operations after which they may be different. A capability that goes takes names and endpoints along. */
-const CHANGING: ReadonlySet<Operation> = new Set<Operation>([
-  'name.make',
-  'name.bind',
-  'name.remove',
-  'name.serve',
-  'endpoint.create',
-  'endpoint.connect',
-  'endpoint.accept',
-  'endpoint.leave',
-  'endpoint.close',
-  'cap.revoke',
-  'cap.delete',
-]);
-
-export const changesSharing = (op: Operation): boolean => CHANGING.has(op);
-
-/** What was written last, of each plane. */
-const written = new WeakMap<ControlPlane, Map<string, string>>();
-
-/** Note what they are now. */
-export function keepSharing(plane: ControlPlane): void {
-  const before = written.get(plane) ?? new Map<string, string>();
-  written.set(plane, before);
-  for (const [id, state] of [
-    ['endpoints', plane.endpoints.snapshot()],
-    ['names', plane.names.snapshot()],
-  ] as const) {
-    const text = JSON.stringify(state);
-    if (before.get(id) === text) continue;
-    before.set(id, text);
-    plane.keeping.put('table', id, state);
-  }
-}
+/** What is needed of it. */
+export type Inherited = Pick<Safekeeping, 'unclaimed' | 'claim' | 'delete'>;
 
 /** Go on with those of the daemon before; its domains and capabilities are there already. */
-export function adoptSharing(plane: ControlPlane, keeping: Safekeeping): void {
+export function adoptSharing(plane: ControlPlane, keeping: Inherited): void {
+  const { regions, endpoints, names } = plane;
   for (const id of keeping.unclaimed('region')) {
     const region = keeping.claim('region', id, 1);
     if (region === null) continue;
-    const restored = plane.regions.restore(region.state as SavedRegion, region.fds[0]!);
+    const restored = regions.restore(region.state as SavedRegion, region.fds[0]!);
     if (restored === null) keeping.delete('region', id);
   }
-  const endpoints = keeping.claim('table', 'endpoints');
-  if (endpoints !== null) {
-    plane.endpoints.restore(endpoints.state as ReturnType<typeof plane.endpoints.snapshot>);
+  endpoints.reserveIds(nextId(keeping, 'connections'));
+  names.reserveIds(nextId(keeping, 'names'));
+  each(keeping, 'endpoint', (id, state) => endpoints.restore(id, state as SavedEndpoint));
+  each(keeping, 'connection', (id, state) =>
+    endpoints.restoreConnection(id, state as SavedConnection),
+  );
+  each(keeping, 'name', (id, state) => names.restore(id, state as SavedName));
+  names.adopt();
+  endpoints.adopt();
+}
+
+const nextId = (keeping: Inherited, what: string): number =>
+  (keeping.claim('ids', what)?.state as { next: number } | undefined)?.next ?? 0;
+
+/** Every record of `kind`, by ascending id, which is the order in which they were made. */
+function each(
+  keeping: Inherited,
+  kind: string,
+  restore: (id: number, state: unknown) => boolean,
+): void {
+  const ids = keeping.unclaimed(kind).map(Number);
+  for (const id of ids.sort((a, b) => a - b)) {
+    if (!restore(id, keeping.claim(kind, id)!.state)) keeping.delete(kind, id);
   }
-  const names = keeping.claim('table', 'names');
-  if (names !== null) plane.names.restore(names.state as TreeSnapshot);
-  keepSharing(plane);
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
+import { Kept } from '../../../test/support/kept.ts';
 import { sleep } from '../../../test/support/until.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { closeAll, duplicateFd, openFds } from '../../ffi/fd.ts';
@@ -17,6 +18,7 @@ import {
   type ReplyOf,
 } from '../protocol.ts';
 import { closeDomain, type Domain } from './domain.ts';
+import { adoptSharing } from './sharing-keeping.ts';
 
 interface Event {
   name: string;
@@ -83,6 +85,7 @@ class Client implements Peer {
 }
 
 let plane: ControlPlane;
+let kept: Kept;
 let fdsBefore: number;
 let alice: Client;
 let bob: Client;
@@ -98,11 +101,13 @@ function makePlane(): ControlPlane {
     clock: () => 1000,
     nicUid: null,
     host: { adoptChannel: () => {}, shutdown: () => {} },
+    keeping: kept,
   });
 }
 
 beforeEach(() => {
   fdsBefore = openFds().length;
+  kept = new Kept();
   plane = makePlane();
   alice = new Client(1001);
   bob = new Client(1002);
@@ -115,6 +120,8 @@ afterEach(async () => {
   assert.equal(plane.objects.size, 1, 'no object is left');
   assert.equal(plane.names.tree.size, 0);
   assert.equal(plane.caps.size, 0);
+  const left = kept.texts('endpoint', 'connection', 'name', 'region', 'cap');
+  assert.deepEqual(left, [], 'no record is left');
 });
 
 const code = (expected: string) => (error: unknown) =>
@@ -449,8 +456,9 @@ test('everything goes on in the next control plane from plain JSON and descripto
   const regions = plane.regions
     .snapshot()
     .map(({ saved, fd }) => ({ saved: json(saved), fd: duplicateFd(fd) }));
-  const endpoints = json(plane.endpoints.snapshot());
-  const names = json(plane.names.snapshot());
+  const kinds = ['endpoint', 'connection', 'name'];
+  const texts = kept.texts(...kinds);
+  assert.equal(texts.length, 5);
   const [before, caps] = [plane, [...plane.caps.all()]];
   const next = makePlane();
   for (const client of [alice, bob])
@@ -466,12 +474,17 @@ test('everything goes on in the next control plane from plain JSON and descripto
     [...next.caps.all()].map((cap) => cap.id),
     caps.map((cap) => cap.id),
   );
-  for (const { saved, fd } of regions) assert.ok(next.regions.restore(saved, fd));
-  next.endpoints.restore(endpoints);
-  next.names.restore(names);
+  for (const { saved, fd } of regions) {
+    kept.delete('region', saved.id);
+    assert.ok(next.regions.restore(saved, fd));
+  }
+  const notRegions = { claim: kept.claim.bind(kept), delete: kept.delete.bind(kept) };
+  adoptSharing(next, {
+    ...notRegions,
+    unclaimed: (kind) => (kind === 'region' ? [] : kept.unclaimed(kind)),
+  });
   plane = next;
-  assert.deepEqual(json(plane.endpoints.snapshot()), endpoints);
-  assert.deepEqual(json(plane.names.snapshot()), names);
+  assert.deepEqual(kept.texts(...kinds), texts);
   assert.deepEqual(
     plane.regions.snapshot().map(({ saved }) => saved),
     regions.map(({ saved }) => saved),

@@ -22,12 +22,14 @@ export class Connection implements Peer {
   readonly uid: number;
   readonly gid: number | null;
   readonly groups: readonly number[];
-  readonly exe: string | null;
+  exe: string | null;
   pid: number;
   readonly #plane: ControlPlane;
   readonly #channel: MessageChannel;
   #domain: Domain | null = null;
   #badMessages = 0;
+  /** When it is known what program it is; before hello there is no need of it. */
+  #identified: Promise<void> | null = null;
   #helloTimer: NodeJS.Timeout | null = null;
 
   /**
@@ -46,7 +48,8 @@ export class Connection implements Peer {
     this.gid = domain === null ? credentials.gid : domain.gid;
     this.pid = credentials.pid;
     this.groups = domain?.groups ?? peerGroups(fd);
-    this.exe = domain === null ? peerProgram(fd, credentials.pid) : domain.exe;
+    this.exe = domain?.exe ?? null;
+    if (domain === null) this.#identified = this.#identify(fd);
     const events: ChannelEvents = {
       onMessage: (text, fds, sender) => void this.#onMessage(text, fds, sender),
       onOversized: () => this.#refuseMessage(0, tooLarge()),
@@ -72,6 +75,16 @@ export class Connection implements Peer {
     domain.backlog = () => this.#channel.waiting;
   }
 
+  async #identify(fd: number): Promise<void> {
+    try {
+      this.exe = await peerProgram(fd, this.pid);
+    } catch (error) {
+      // Then it is no program that a policy could mean.
+      this.#defect(error as Error);
+    }
+    this.#identified = null;
+  }
+
   close(reason: string): void {
     this.#channel.close(reason);
   }
@@ -79,6 +92,7 @@ export class Connection implements Peer {
   async #onMessage(text: string, fds: number[], sender: Credentials | null): Promise<void> {
     this.#channel.pause();
     try {
+      if (this.#identified !== null) await this.#identified;
       await this.#serve(text, fds, sender);
     } finally {
       closeForeign(fds);

@@ -35,7 +35,7 @@ describe('the run directory', () => {
     const daemon = await TestDaemon.start();
     try {
       const second = await TestDaemon.start({ dir: daemon.dir });
-      assert.equal(second.child.exitCode, 1);
+      assert.equal(second.child.exitCode, 2);
       assert.match(second.log, /ARK_ALREADY_RUNNING/);
       assert.match(second.log, new RegExp(`pid ${daemon.pid}\\b`));
       const domain = await daemon.connect();

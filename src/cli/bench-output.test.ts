@@ -1,4 +1,4 @@
-/** What all benchmarks do alike, by one of the test's own and by the command line of the five. */
+/** What all benchmarks do alike, by one of the test's own and by the command line of each. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -9,7 +9,7 @@ import { CLI } from '../../bench/echo/lab.ts';
 import type { BenchRow } from '../../bench/stats.ts';
 import { absoluteJson, type BenchOptions, runBench } from './bench-output.ts';
 
-const BENCHES = ['echo', 'protection', 'ipc', 'doorbell', 'scaling'];
+const BENCHES = ['echo', 'protection', 'ipc', 'doorbell', 'scaling', 'tcp', 'http'];
 
 const ROWS: BenchRow[] = [
   { bench: 'x', system: 'a/b', link: 'memory', metric: 'rtt', unit: 'us', value: 1 },

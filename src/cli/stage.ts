@@ -21,14 +21,6 @@ const STAGED = 'ARRAKIS_STAGED';
 /** The `arrakis` command, from the package's folder. */
 export const CLI_SCRIPT = path.join('dist', 'src', 'cli', 'main.js');
 
-/** The copy runs in a folder of its own: a file to write is named from here. */
-export function absoluteJson(args: string[]): string[] {
-  const at = args.indexOf('--json') + 1;
-  const file = at > 0 ? args[at] : undefined;
-  if (file === undefined || file.startsWith('-')) return args;
-  return args.with(at, path.resolve(file));
-}
-
 /** True when root runs this from where `nobody` cannot read it. */
 export function mustStage(): boolean {
   if (process.getuid!() !== 0 || process.env[STAGED] !== undefined) return false;

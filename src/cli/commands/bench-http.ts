@@ -1,15 +1,11 @@
 /** `arrakis bench http`: one page from nginx, node:http and Arrakis. */
-import fs from 'node:fs';
 import type { Command } from 'commander';
 import { benchHttp, HTTP_DEFAULTS } from '../../../bench/http/run.ts';
-import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
-import { openOutput } from '../output.ts';
-import { absoluteJson, CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
-import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+import { type BenchOptions, benchCommand, runBench } from '../bench-output.ts';
+import { formatNumber, formatTable } from '../table.ts';
 
-interface HttpOptions {
-  json?: string | true;
+interface HttpOptions extends BenchOptions {
   repetitions: number;
   seconds: number;
   connections: number[];
@@ -20,10 +16,7 @@ interface HttpOptions {
 export function registerBenchHttp(bench: Command, wholeNumber: (text: string) => number): void {
   const { repetitions, durationMs, connections } = HTTP_DEFAULTS;
   const list = (text: string): number[] => text.split(',').map(wholeNumber);
-  bench
-    .command('http')
-    .description('a page of 1,024 bytes: nginx, node:http, and Arrakis in three ways')
-    .option('--json [file]', 'write the rows as JSON to a file, or to standard output')
+  benchCommand(bench, 'http', 'a page of 1,024 bytes: nginx, node:http, and Arrakis in three ways')
     .option('--repetitions <n>', 'runs of every system, interleaved', wholeNumber, repetitions)
     .option('--seconds <n>', 'length of a run, whole seconds', wholeNumber, durationMs / 1000)
     .option('--connections <list>', 'how many at a time, with commas', list, [...connections])
@@ -32,33 +25,19 @@ export function registerBenchHttp(bench: Command, wholeNumber: (text: string) =>
     .action(runHttp);
 }
 
-async function runHttp(options: HttpOptions): Promise<void> {
-  if (mustStage()) {
-    process.exitCode = await runStaged(CLI_SCRIPT, absoluteJson(process.argv.slice(2)));
-    return;
-  }
-  endAtSignals();
-  // Opened first: figures of minutes are not to be lost to a wrong path.
-  const out = typeof options.json === 'string' ? openOutput(options.json) : null;
-  const { rows, missing } = await benchHttp({
-    repetitions: options.repetitions,
-    durationMs: options.seconds * 1000,
-    connections: options.connections,
-    shortConnections: options.keepAliveOnly !== true,
-    only: options.only ?? [],
-    progress: (line) => process.stderr.write(`  ${line}\n`),
+const runHttp = ({ only = [], seconds, keepAliveOnly, ...options }: HttpOptions): Promise<void> =>
+  runBench(options, {
+    staged: true,
+    measure: (progress) =>
+      benchHttp({
+        ...options,
+        durationMs: seconds * 1000,
+        shortConnections: keepAliveOnly !== true,
+        only,
+        progress,
+      }),
+    table: httpTable,
   });
-  for (const { system, reason } of missing) {
-    process.stderr.write(`left out: ${system}: ${reason}\n`);
-  }
-  if (options.json === true) return printJson(rows);
-  printLine(httpTable(rows));
-  if (out !== null) {
-    fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
-    fs.closeSync(out);
-    printLine(`\nrows written to ${options.json}`);
-  }
-}
 
 /** For each number of connections the systems, beside the first one measured. */
 export function httpTable(rows: readonly BenchRow[]): string {

@@ -1,15 +1,11 @@
 /** `arrakis bench tcp`: bulk transfer and idle connections, beside the kernel's TCP. */
-import fs from 'node:fs';
 import type { Command } from 'commander';
-import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { benchTcp, TCP_DEFAULTS } from '../../../bench/tcp/run.ts';
-import { openOutput } from '../output.ts';
-import { absoluteJson, CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
-import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
+import { type BenchOptions, benchCommand, runBench } from '../bench-output.ts';
+import { formatNumber, formatTable } from '../table.ts';
 
-interface TcpOptions {
-  json?: string | true;
+interface TcpOptions extends BenchOptions {
   repetitions: number;
   seconds: number;
   connections: number[];
@@ -21,10 +17,7 @@ export function registerBenchTcp(bench: Command, wholeNumber: (text: string) => 
   const { repetitions, durationMs, connections, idle } = TCP_DEFAULTS;
   const list = (text: string): number[] => text.split(',').map(wholeNumber);
   const count = (text: string): number => (text === '0' ? 0 : wholeNumber(text));
-  bench
-    .command('tcp')
-    .description('bulk transfer beside iperf3, and what an idle connection costs')
-    .option('--json [file]', 'write the rows as JSON to a file, or to standard output')
+  benchCommand(bench, 'tcp', 'bulk transfer beside iperf3, and what an idle connection costs')
     .option('--repetitions <n>', 'runs of every system, interleaved', wholeNumber, repetitions)
     .option('--seconds <n>', 'length of a run, whole seconds', wholeNumber, durationMs / 1000)
     .option('--connections <list>', 'how many at a time, with commas', list, [...connections])
@@ -33,32 +26,18 @@ export function registerBenchTcp(bench: Command, wholeNumber: (text: string) => 
     .action(runTcp);
 }
 
-async function runTcp(options: TcpOptions): Promise<void> {
-  if (mustStage()) {
-    process.exitCode = await runStaged(CLI_SCRIPT, absoluteJson(process.argv.slice(2)));
-    return;
-  }
-  endAtSignals();
-  const out = typeof options.json === 'string' ? openOutput(options.json) : null;
-  const { rows, missing } = await benchTcp({
-    repetitions: options.repetitions,
-    durationMs: options.seconds * 1000,
-    connections: options.connections,
-    idle: options.idle,
-    only: options.only ?? [],
-    progress: (line) => process.stderr.write(`  ${line}\n`),
+const runTcp = ({ only = [], seconds, ...options }: TcpOptions): Promise<void> =>
+  runBench(options, {
+    staged: true,
+    measure: (progress) =>
+      benchTcp({
+        ...options,
+        durationMs: seconds * 1000,
+        only,
+        progress,
+      }),
+    table: tcpTable,
   });
-  for (const { system, reason } of missing) {
-    process.stderr.write(`left out: ${system}: ${reason}\n`);
-  }
-  if (options.json === true) return printJson(rows);
-  printLine(tcpTable(rows));
-  if (out !== null) {
-    fs.writeFileSync(out, `${JSON.stringify(rows, null, 2)}\n`);
-    fs.closeSync(out);
-    printLine(`\nrows written to ${options.json}`);
-  }
-}
 
 /** For each number of connections the systems, beside the first one; then the memory. */
 function tcpTable(rows: readonly BenchRow[]): string {

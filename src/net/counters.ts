@@ -22,14 +22,31 @@ export const RX_OUTCOMES = [
   /** Wrong checksum in the IPv4, UDP or ICMP header. */
   'badChecksum',
   'notForUs',
-  /** A fragment: there is no reassembly. */
+  /** A fragment that waits for the others. The one that makes the datagram whole has the datagram's outcome. */
   'fragment',
+  /** A fragment that was refused: too small, overlapping, a repetition, or beyond what its sender may have. */
+  'badFragment',
+  /** A datagram of several fragments that fits in no frame, and nobody takes such. */
+  'tooLarge',
+  /** Options that lie about their length, or ask for a way of their own (RFC 7126). */
+  'badOptions',
   /** Neither IPv4 nor ARP. */
   'otherProtocol',
   /** IPv4, but no protocol of ours. */
   'noProtocol',
   /** UDP to a port that nobody has bound. */
   'noSocket',
+] as const;
+
+/** What happened to datagrams in pieces. */
+export const FRAGMENT_EVENTS = [
+  'reassembled',
+  /** Given up: time was up; overlapping or contradictory; the room was wanted for others. */
+  'reassemblyTimeout',
+  'reassemblyRefused',
+  'reassemblyFull',
+  /** Datagrams that we sent in pieces. */
+  'txFragmented',
 ] as const;
 
 export const TX_EVENTS = [
@@ -54,11 +71,20 @@ export const TX_EVENTS = [
   'icmpLimited',
 ] as const;
 
-export type NetCounter = (typeof RX_OUTCOMES)[number] | (typeof TX_EVENTS)[number] | 'rxFrames';
+export type NetCounter =
+  | 'rxFrames'
+  | (typeof RX_OUTCOMES)[number]
+  | (typeof FRAGMENT_EVENTS)[number]
+  | (typeof TX_EVENTS)[number];
 export type NetCounters = Record<NetCounter, number>;
 
 export function newNetCounters(): NetCounters {
-  const names: readonly NetCounter[] = ['rxFrames', ...RX_OUTCOMES, ...TX_EVENTS];
+  const names: readonly NetCounter[] = [
+    'rxFrames',
+    ...RX_OUTCOMES,
+    ...FRAGMENT_EVENTS,
+    ...TX_EVENTS,
+  ];
   return Object.fromEntries(names.map((name) => [name, 0])) as NetCounters;
 }
 

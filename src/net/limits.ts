@@ -22,6 +22,28 @@ export const NET_LIMITS = {
   /** How often a thread that waits for an answer looks whether the first thread has passed it on. */
   arpHearMs: 1,
 
+  /** Datagrams that wait for their fragments, and the frames that these hold: also at most a quarter of the pool. */
+  reassemblyDatagramsMax: 64,
+  reassemblyFramesMax: 128,
+  /** What one sender may have of both, in eighths. */
+  reassemblySourceShare: 4,
+  /** Fragments of one datagram: 65,535 bytes in pieces of an Ethernet's MTU are 45. */
+  reassemblyPiecesMax: 64,
+  /** A piece that is not the last carries this at least: every link carries 68 bytes (RFC 791, section 3.1). */
+  fragmentLengthMin: 48,
+  /** How long a datagram waits: RFC 1122, section 3.3.2 (less, for RFC 4963), and RFC 8200, section 4.5. */
+  reassemblyV4Ms: 30_000,
+  reassemblyV6Ms: 60_000,
+
+  /** Paths whose MTU is smaller than the link's: sets of `pathMtuWays`. A power of two. */
+  pathMtuSets: 64,
+  pathMtuWays: 4,
+  /** When a path is tried with the link's MTU again (RFC 1191, section 6.3). */
+  pathMtuMs: 600_000,
+  /** No router makes us send less than this (RFC 4821, section 7.7; RFC 8200, section 5). */
+  pathMtuV4Min: 552,
+  pathMtuV6Min: 1280,
+
   /** ICMP errors: sustained rate and burst (RFC 1812, section 4.3.2.8). */
   icmpErrorsPerSecond: 100,
   icmpErrorBurst: 50,

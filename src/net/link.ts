@@ -81,6 +81,16 @@ export class Link {
     );
   }
 
+  /** Bytes from `at` to the end of its buffer. */
+  roomFrom(at: number): number {
+    return this.#frameSize - (at & this.#frameMask);
+  }
+
+  /** A frame to build a packet in, or NO_FRAME. The caller owns it. */
+  alloc(): number {
+    return this.queue.alloc();
+  }
+
   /** Queue a finished frame; it leaves with this turn's batch. False when it was dropped. */
   transmit(frame: number, length: number): boolean {
     this.take(frame);

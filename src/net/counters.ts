@@ -9,6 +9,9 @@ export const RX_OUTCOMES = [
   'rxEcho',
   'rxIcmp',
   'rxUdp',
+  'rxIgmp',
+  /** An ICMP error about a packet that we had sent. */
+  'rxIcmpError',
   /** Shorter than its header, an IEEE 802.3 frame, or sent by a group address. */
   'badEthernet',
   'badArp',
@@ -19,6 +22,11 @@ export const RX_OUTCOMES = [
   'badSource',
   'badUdp',
   'badIcmp',
+  'badIgmp',
+  /** An ICMP error that quotes no packet of ours. */
+  'badQuote',
+  /** A frame of another VLAN, or without the tag that it should have, or with one that it should not. */
+  'otherVlan',
   /** Wrong checksum in the IPv4, UDP or ICMP header. */
   'badChecksum',
   'notForUs',
@@ -56,6 +64,8 @@ export const TX_EVENTS = [
   'txFull',
   'txTooLong',
   'noRoute',
+  /** Dropped: too many frames to ourselves. */
+  'loopFull',
   /** Dropped: the address is shared with the kernel, and nobody has told us the neighbour. */
   'noNeighbour',
   /** The pool had no frame for an ARP request. */
@@ -66,6 +76,7 @@ export const TX_EVENTS = [
   'arpFailed',
   'arpRequests',
   'arpReplies',
+  'igmpReports',
   'icmpErrors',
   /** ICMP errors not sent because there were too many. */
   'icmpLimited',

@@ -10,15 +10,20 @@ import { type Ipv4, type Mac, macHi, macLo, netmask } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
 import { NIC_STATE, type NicQueue } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
-import { PROTOCOL_UNREACHABLE } from '../wire/icmp.ts';
+import { PROTOCOL_UNREACHABLE, REASSEMBLY_TIME, TIME_EXCEEDED } from '../wire/icmp.ts';
 import * as wire from '../wire/ipv4.ts';
 import { ArpCache, type NeighbourState } from './arp.ts';
 import type { NetCounters } from './counters.ts';
 import { IcmpLayer } from './icmp.ts';
+import { IcmpErrors } from './icmp-errors.ts';
 import { Ipv4Layer } from './ipv4.ts';
 import { NET_LIMITS } from './limits.ts';
-import { Link } from './link.ts';
+import { Link, NO_VLAN } from './link.ts';
+import { Groups } from './multicast.ts';
 import type { NeighbourShare } from './neighbours.ts';
+import { MAPPED, PathMtu } from './path-mtu.ts';
+import { FRAGMENT, KEY, Reassembly } from './reassembly.ts';
+import { type NetRoute, Routes } from './routes.ts';
 import { UdpLayer } from './udp.ts';
 
 export interface NetOptions {
@@ -35,36 +40,68 @@ export interface NetOptions {
   readonly neighbours?: NeighbourShare | null;
   /** Longest IPv4 datagram to send, in bytes; never more than the queue carries. Default 1,500. */
   readonly mtu?: number;
+  /** The VLAN that this interface is in (IEEE 802.1Q), 1 to 4094: frames carry its tag. Default: they carry none. */
+  readonly vlan?: number;
+  /**
+   * A source of random integers, 0 to 2^32 - 1, for what a stranger should not guess and what hosts should not do at the same
+   * time. Default: the same numbers every time, which is for tests.
+   */
+  readonly random?: () => number;
 }
 
 export class NetInterface {
   readonly counters: NetCounters;
   readonly udp: UdpLayer;
+  /** Multicast groups: `join`, `leave`. */
+  readonly groups: Groups;
+  /** What paths carry. */
+  readonly paths: PathMtu;
+  /** Errors about what was sent, for each protocol. */
+  readonly icmpErrors: IcmpErrors;
   readonly #link: Link;
   readonly #arp: ArpCache;
+  readonly #routes = new Routes();
   readonly #ip: Ipv4Layer;
   readonly #icmp: IcmpLayer;
+  readonly #reassembly: Reassembly;
   readonly #ownsAddress: boolean;
   readonly #frames = new Uint32Array(NET_LIMITS.batchMax);
   readonly #lengths = new Uint16Array(NET_LIMITS.batchMax);
+  readonly #loopFrames = new Uint32Array(NET_LIMITS.loopQueueMax);
+  readonly #loopLengths = new Uint16Array(NET_LIMITS.loopQueueMax);
   /** Frames of the batch, and the next one to process: a handler that throws does not lose the rest. */
   #count = 0;
   #next = 0;
+  #loopCount = 0;
+  #loopNext = 0;
 
   /** ARK_BAD_ARGUMENT when an option is out of range. The queue stays the caller's to close. */
   constructor(options: NetOptions) {
-    const { queue, mac, address, prefix, gateway = 0 } = options;
+    const { queue, mac, address, prefix, gateway = 0, vlan = NO_VLAN } = options;
     this.#ownsAddress = options.ownsAddress ?? true;
-    const mtu = Math.min(options.mtu ?? 1500, queue.frameLengthMax - ethernet.HEADER_LEN);
+    const headers = ethernet.HEADER_LEN + (vlan === NO_VLAN ? 0 : ethernet.VLAN_TAG_LEN);
+    const mtu = Math.min(options.mtu ?? 1500, queue.frameLengthMax - headers);
     checkOptions(options, mtu);
-    const link = new Link(queue, mac, mtu);
+    const random = options.random ?? fixedSequence();
+    const link = new Link(queue, mac, mtu, vlan);
     this.#link = link;
     this.counters = link.counters;
     const share = options.neighbours ?? null;
     this.#arp = new ArpCache(link, address | 0, netmask(prefix) | 0, this.#ownsAddress, share);
-    this.#ip = new Ipv4Layer(link, this.#arp, { address, prefix, gateway });
-    this.#icmp = new IcmpLayer(link, this.#ip);
-    this.udp = new UdpLayer(link, this.#ip, this.#ownsAddress ? this.#icmp : null);
+    this.#routes.configure(address, prefix, gateway);
+    this.paths = new PathMtu(mtu);
+    this.icmpErrors = new IcmpErrors(this.paths);
+    this.groups = new Groups(link, this.#ownsAddress, random, () => this.#ip.address);
+    const parts = { routes: this.#routes, groups: this.groups, paths: this.paths };
+    const firstId = options.random === undefined ? 0 : random();
+    this.#ip = new Ipv4Layer(link, this.#arp, parts, firstId);
+    this.#icmp = new IcmpLayer(link, this.#ip, this.icmpErrors, this.#ownsAddress);
+    this.udp = new UdpLayer(link, this.#ip, this.#icmp);
+    this.icmpErrors.handle(wire.PROTOCOL_UDP, (error) => this.udp.onIcmpError(error));
+    this.#reassembly = new Reassembly(link, queue.memory.frameCount);
+    this.#reassembly.onExpired = (frame, _at, isIpv6) => {
+      if (!isIpv6) this.#icmp.error(frame, TIME_EXCEEDED, REASSEMBLY_TIME);
+    };
   }
 
   /**
@@ -81,11 +118,17 @@ export class NetInterface {
     }
     const received = this.#count - this.#next;
     if (received > 0) this.#receiveBatch();
-    const due = this.#arp.tick();
+    if (link.looped > 0 || this.#loopNext < this.#loopCount) this.#receiveLooped();
+    const due = this.#tick();
     const sent = link.flush();
     if (received + sent + link.queued > 0) queue.kick();
     queue.reclaim(NET_LIMITS.reclaimMax);
     return queue.state === NIC_STATE.up ? received + due + sent + link.queued : 0;
+  }
+
+  #tick(): number {
+    const due = this.#arp.tick() + this.groups.tick();
+    return due + this.#reassembly.tick() + this.#link.looped;
   }
 
   /** Send now what `udp.sendTo` queued outside a turn. Returns how many frames the device accepted. */
@@ -97,7 +140,18 @@ export class NetInterface {
 
   /** When `poll` must run although no frame arrives; Infinity when it need not. */
   get nextTimerMs(): number {
-    return this.#arp.nextDueMs;
+    if (this.#link.looped > 0) return Number.NEGATIVE_INFINITY;
+    return Math.min(this.#arp.nextDueMs, this.#reassembly.nextDueMs, this.groups.nextDueMs);
+  }
+
+  /** Frames that wait for the rest of their datagrams. */
+  get fragmentsHeld(): number {
+    return this.#reassembly.framesHeld;
+  }
+
+  /** Ways to other networks besides the gateway, in place of those before. ARK_LIMIT, ARK_BAD_ARGUMENT. */
+  setRoutes(routes: readonly NetRoute[]): void {
+    this.#routes.replace(routes);
   }
 
   /** Tell the stack a neighbour's MAC address; nothing received changes it. ARK_LIMIT when there is no room. */
@@ -114,7 +168,11 @@ export class NetInterface {
   /** Give back every frame that the stack holds. The queue stays open. */
   close(): void {
     while (this.#next < this.#count) this.#link.queue.free(this.#frames[this.#next++]!);
+    while (this.#loopNext < this.#loopCount) {
+      this.#link.queue.free(this.#loopFrames[this.#loopNext++]!);
+    }
     this.#arp.clear();
+    this.#reassembly.clear();
     this.#link.clear();
   }
 
@@ -134,7 +192,49 @@ export class NetInterface {
     }
   }
 
+  /** What we sent to ourselves since the last turn. */
+  #receiveLooped(): void {
+    const link = this.#link;
+    if (this.#loopNext === this.#loopCount) {
+      this.#loopNext = 0;
+      this.#loopCount = link.takeLooped(this.#loopFrames, this.#loopLengths);
+    }
+    link.isLoop = true;
+    try {
+      while (this.#loopNext < this.#loopCount) {
+        const i = this.#loopNext++;
+        const frame = this.#loopFrames[i]!;
+        link.inHand = frame;
+        link.counters.rxFrames++;
+        this.#receiveUntagged(frame, frame + this.#loopLengths[i]!);
+        link.settle();
+      }
+    } finally {
+      link.isLoop = false;
+      link.settle();
+    }
+  }
+
+  /** A frame from the device. A tag is taken off, when it is that of our VLAN. */
   #receive(frame: number, end: number): void {
+    const { view, counters, vlan } = this.#link;
+    if (vlan < 0) {
+      this.#receiveUntagged(frame, end);
+      return;
+    }
+    const inner = frame + ethernet.VLAN_TAG_LEN;
+    const isTagged =
+      end - inner >= ethernet.HEADER_LEN && ethernet.type(view, frame) === ethernet.TYPE_VLAN;
+    if (!isTagged || ethernet.vlanId(view, frame) !== vlan) {
+      counters.otherVlan++;
+      return;
+    }
+    ethernet.removeTag(view, frame);
+    this.#link.inHand = inner;
+    this.#receiveUntagged(inner, end);
+  }
+
+  #receiveUntagged(frame: number, end: number): void {
     const { view, counters, macHi: ourHi, macLo: ourLo } = this.#link;
     if (ethernet.check(view, frame, end) < 0 || ethernet.isGroup(ethernet.srcHi(view, frame))) {
       counters.badEthernet++;
@@ -143,7 +243,7 @@ export class NetInterface {
     const hi = ethernet.dstHi(view, frame);
     const lo = ethernet.dstLo(view, frame);
     const isUnicast = lo === ourLo && hi === ourHi;
-    if (!isUnicast && !(lo === -1 && hi === 0xffff)) {
+    if (!isUnicast && !(lo === -1 && hi === 0xffff) && !ethernet.isIpv4Group(hi, lo)) {
       counters.notForUs++;
       return;
     }
@@ -151,24 +251,70 @@ export class NetInterface {
     const at = frame + ethernet.HEADER_LEN;
     if (type === ethernet.TYPE_IPV4) this.#receiveIpv4(frame, at, end, isUnicast);
     else if (type === ethernet.TYPE_ARP) this.#arp.receive(frame, at, end);
+    else if (type === ethernet.TYPE_VLAN) counters.otherVlan++;
     else counters.otherProtocol++;
   }
 
   #receiveIpv4(frame: number, at: number, end: number, isLinkUnicast: boolean): void {
-    const { view, counters } = this.#link;
+    const { view } = this.#link;
     const length = this.#ip.receive(at, end, isLinkUnicast);
     if (length < 0) return;
-    if (!this.#ownsAddress) this.#ip.learn(frame, wire.src(view, at));
+    if (!this.#ownsAddress && !this.#link.isLoop) this.#ip.learn(frame, wire.src(view, at));
     const payloadAt = at + wire.headerLength(view, at);
+    if (wire.isFragment(view, at)) this.#receiveFragment(frame, at, payloadAt, length);
+    else this.#deliver(frame, at, payloadAt, length);
+  }
+
+  /** The payload of a whole datagram, whose IPv4 header stands at `at`, to its protocol. */
+  #deliver(frame: number, at: number, payloadAt: number, length: number): void {
+    const { view, counters } = this.#link;
     const protocol = wire.protocol(view, at);
     if (protocol === wire.PROTOCOL_UDP) this.udp.receive(frame, payloadAt, length);
-    else if (!this.#ownsAddress) counters.notForUs++;
     else if (protocol === wire.PROTOCOL_ICMP) this.#icmp.receive(frame, payloadAt, length);
+    else if (!this.#ownsAddress) counters.notForUs++;
+    else if (protocol === wire.PROTOCOL_IGMP) this.groups.receive(at, payloadAt, length);
     else {
       counters.noProtocol++;
       this.#icmp.unreachable(frame, PROTOCOL_UNREACHABLE);
     }
   }
+
+  #receiveFragment(frame: number, at: number, payloadAt: number, length: number): void {
+    const { view, counters } = this.#link;
+    const reassembly = this.#reassembly;
+    const [src, dst] = [wire.src(view, at), wire.dst(view, at)];
+    const protocol = wire.protocol(view, at);
+    const { key } = reassembly;
+    key.fill(0);
+    key[KEY.source + 2] = MAPPED;
+    key[KEY.source + 3] = src;
+    key[KEY.destination + 2] = MAPPED;
+    key[KEY.destination + 3] = dst;
+    key[KEY.id] = wire.id(view, at);
+    key[KEY.protocol] = protocol;
+    const offset = wire.fragmentOffset(view, at);
+    const more = wire.moreFragments(view, at);
+    const outcome = reassembly.add(frame, payloadAt, offset, length, more);
+    if (outcome === FRAGMENT.frame) {
+      const first = reassembly.frame;
+      const ipAt = first + ethernet.HEADER_LEN;
+      wire.makeWhole(view, ipAt, reassembly.length);
+      this.#deliver(first, ipAt, reassembly.payloadAt, reassembly.length);
+    } else if (outcome === FRAGMENT.gathered) {
+      const { gathered, length: total } = reassembly;
+      if (protocol === wire.PROTOCOL_UDP) this.udp.receiveLarge(gathered, total, src, dst);
+      else counters.tooLarge++;
+    }
+  }
+}
+
+/** The same numbers every time (Numerical Recipes' linear congruential generator). */
+function fixedSequence(): () => number {
+  let state = 1;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state;
+  };
 }
 
 function checkOptions(options: NetOptions, mtu: number): void {
@@ -184,6 +330,10 @@ function checkOptions(options: NetOptions, mtu: number): void {
   }
   if (!Number.isSafeInteger(mac) || mac <= 0 || ethernet.isGroup(macHi(mac))) {
     throw new ArrakisError('ARK_BAD_ARGUMENT', 'the interface needs a unicast MAC address');
+  }
+  const vlan = options.vlan ?? 1;
+  if (!Number.isInteger(vlan) || vlan < 1 || vlan > 4094) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', `${vlan} is no VLAN`, { hint: 'it is 1 to 4094' });
   }
   // RFC 791, section 3.1: every link carries 68 bytes.
   if (!Number.isInteger(mtu) || mtu < 68) {

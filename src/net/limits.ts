@@ -4,6 +4,17 @@ export const NET_LIMITS = {
   batchMax: 64,
   /** Frames that wait for room in the transmit ring; more are dropped and counted (`txFull`). */
   txQueueMax: 256,
+  /** Frames to ourselves that wait for the next turn. */
+  loopQueueMax: 64,
+  /** Routes besides the subnet and the gateway: they are walked one by one. */
+  routesMax: 64,
+  /** Multicast groups that one interface is in. */
+  groupsMax: 64,
+  /** Reports of a change, and the time within which the next one comes (RFC 3376, sections 8.1 and 8.11). */
+  igmpRobustness: 2,
+  igmpRepeatMs: 1_000,
+  /** How long an older router is remembered: robustness * query interval + response interval (RFC 3376, section 8.12). */
+  igmpOlderRouterMs: 260_000,
   /** Sent frames returned to the pool in one turn: more than a batch, so that a backlog shrinks. */
   reclaimMax: 128,
 
@@ -50,8 +61,10 @@ export const NET_LIMITS = {
   /** Largest IPv4 datagram that carries an ICMP error (RFC 1812, section 4.3.2.3). */
   icmpErrorLengthMax: 576,
 
-  /** Bound UDP ports: the index of a handler fits in a byte, 0 meaning none. */
-  udpSocketsMax: 255,
+  /** UDP sockets of one interface: the index of one fits in 16 bits, 0 meaning none. */
+  udpSocketsMax: 16_384,
+  /** Sockets on one port: they are looked at one by one. */
+  udpSocketsPerPortMax: 256,
   /** Time to live of what we send (RFC 1122, section 3.2.1.7; the value is IANA's recommendation). */
   ttl: 64,
 } as const satisfies Record<string, number>;

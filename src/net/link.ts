@@ -5,16 +5,20 @@
  * - A received frame is `inHand` until a layer takes it. What is still in hand when its turn ends goes back to the pool.
  * - `transmit` always takes the frame: it is sent, or dropped and counted.
  * - Frames that the device does not accept stay queued, in order, up to NET_LIMITS.txQueueMax.
+ * - What is for ourselves never reaches the device: `loop` keeps it for the next turn, up to NET_LIMITS.loopQueueMax.
+ * - With a VLAN, every layer sees untagged frames: the tag (IEEE 802.1Q) goes on in `transmit`, into room that `alloc` left.
  */
 import { type Mac, macHi, macLo } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
-import type { NicQueue } from '../device/nic.ts';
+import { type NicQueue, NO_FRAME } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { type NetCounters, newNetCounters } from './counters.ts';
 import { NET_LIMITS } from './limits.ts';
 
 /** No frame is in hand. Not NO_FRAME, which is no small integer. */
 const NONE = -1;
+/** Frames without a tag. */
+export const NO_VLAN = -1;
 
 export class Link {
   readonly queue: NicQueue;
@@ -22,9 +26,11 @@ export class Link {
   readonly u8: Uint8Array;
   readonly macHi: number;
   readonly macLo: number;
-  /** Longest IPv4 datagram, and longest frame, that we send. */
+  /** Longest IPv4 datagram, and longest frame without its tag, that we send. */
   readonly mtu: number;
   readonly frameLengthMax: number;
+  /** The VLAN's tag control information, or NO_VLAN. */
+  readonly vlan: number;
   readonly counters: NetCounters = newNetCounters();
   /** Time of this turn, set by `NetInterface.poll`. */
   nowMs = 0;
@@ -35,8 +41,15 @@ export class Link {
   readonly #frames = new Uint32Array(NET_LIMITS.txQueueMax);
   readonly #lengths = new Uint16Array(NET_LIMITS.txQueueMax);
   #count = 0;
+  /** True while a frame that we sent ourselves is received. */
+  isLoop = false;
+  readonly #loopFrames = new Uint32Array(NET_LIMITS.loopQueueMax);
+  readonly #loopLengths = new Uint16Array(NET_LIMITS.loopQueueMax);
+  #loopCount = 0;
 
-  constructor(queue: NicQueue, mac: Mac, mtu: number) {
+  /** `vlan`: an identifier of 1 to 4094, or NO_VLAN. */
+  constructor(queue: NicQueue, mac: Mac, mtu: number, vlan: number = NO_VLAN) {
+    this.vlan = vlan;
     this.queue = queue;
     this.view = queue.memory.view;
     this.u8 = queue.memory.u8;
@@ -88,7 +101,8 @@ export class Link {
 
   /** A frame to build a packet in, or NO_FRAME. The caller owns it. */
   alloc(): number {
-    return this.queue.alloc();
+    const frame = this.queue.alloc();
+    return this.vlan < 0 || frame === NO_FRAME ? frame : frame + ethernet.VLAN_TAG_LEN;
   }
 
   /** Queue a finished frame; it leaves with this turn's batch. False when it was dropped. */
@@ -99,9 +113,66 @@ export class Link {
       this.queue.free(frame);
       return false;
     }
+    if (this.vlan >= 0) {
+      ethernet.insertTag(this.view, frame, this.vlan);
+      this.#frames[this.#count] = frame - ethernet.VLAN_TAG_LEN;
+      this.#lengths[this.#count++] = length + ethernet.VLAN_TAG_LEN;
+      return true;
+    }
     this.#frames[this.#count] = frame;
     this.#lengths[this.#count++] = length;
     return true;
+  }
+
+  /** Frames that wait to be received by ourselves. */
+  get looped(): number {
+    return this.#loopCount;
+  }
+
+  /** Receive a finished frame ourselves, in the next turn. Takes it. False when it was dropped. */
+  loop(frame: number, length: number): boolean {
+    this.take(frame);
+    // Its receiver may answer in it: what the sender keeps (to send again) must not change under it.
+    if (this.queue.isShared(frame)) {
+      const sent = this.loopCopy(frame, length);
+      this.queue.free(frame);
+      return sent;
+    }
+    if (this.#loopCount === NET_LIMITS.loopQueueMax) {
+      this.counters.loopFull++;
+      this.queue.free(frame);
+      return false;
+    }
+    ethernet.setDst(this.view, frame, this.macHi, this.macLo);
+    this.#loopFrames[this.#loopCount] = frame;
+    this.#loopLengths[this.#loopCount++] = length;
+    return true;
+  }
+
+  /** Receive a copy of the frame ourselves, addressed as it is; the frame stays the caller's. */
+  loopCopy(frame: number, length: number): boolean {
+    const copy = this.#loopCount === NET_LIMITS.loopQueueMax ? NO_FRAME : this.alloc();
+    if (copy === NO_FRAME) {
+      this.counters.loopFull++;
+      return false;
+    }
+    this.u8.copyWithin(copy, frame, frame + length);
+    const isGroup = ethernet.isGroup(ethernet.dstHi(this.view, frame));
+    if (!isGroup) ethernet.setDst(this.view, copy, this.macHi, this.macLo);
+    this.#loopFrames[this.#loopCount] = copy;
+    this.#loopLengths[this.#loopCount++] = length;
+    return true;
+  }
+
+  /** Move what waits into `frames` and `lengths`, which take NET_LIMITS.loopQueueMax. How many; the caller owns them. */
+  takeLooped(frames: Uint32Array, lengths: Uint16Array): number {
+    const count = this.#loopCount;
+    for (let i = 0; i < count; i++) {
+      frames[i] = this.#loopFrames[i]!;
+      lengths[i] = this.#loopLengths[i]!;
+    }
+    this.#loopCount = 0;
+    return count;
   }
 
   /** Write the Ethernet header of an IPv4 frame from us. */
@@ -128,5 +199,6 @@ export class Link {
   /** Give every queued frame back to the pool. */
   clear(): void {
     while (this.#count > 0) this.queue.free(this.#frames[--this.#count]!);
+    while (this.#loopCount > 0) this.queue.free(this.#loopFrames[--this.#loopCount]!);
   }
 }

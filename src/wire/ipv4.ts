@@ -108,6 +108,20 @@ export function makeWhole(frame: DataView, at: number, payloadLength: number): v
   frame.setUint16(at + CHECKSUM, checksum.finish(checksum.sum(frame, at, header)));
 }
 
+/** Lengthen a written header by one option of four bytes, for which there is room before `payloadLength` bytes of payload. */
+export function setOption(
+  frame: DataView,
+  at: number,
+  option: number,
+  payloadLength: number,
+): void {
+  frame.setUint8(at + VERSION_IHL, 0x46);
+  frame.setInt32(at + HEADER_LEN, option);
+  frame.setUint16(at + TOTAL_LENGTH, HEADER_LEN + 4 + payloadLength);
+  frame.setUint16(at + CHECKSUM, 0);
+  frame.setUint16(at + CHECKSUM, checksum.finish(checksum.sum(frame, at, HEADER_LEN + 4)));
+}
+
 /** Write a whole header of HEADER_LEN bytes, checksum included; `flags`: DONT_FRAGMENT, or a piece's flag and place. */
 export function emit(
   frame: DataView,

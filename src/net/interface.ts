@@ -184,7 +184,9 @@ export class NetInterface {
         const frame = this.#frames[i]!;
         link.inHand = frame;
         link.counters.rxFrames++;
-        this.#receive(frame, frame + this.#lengths[i]!);
+        const end = frame + this.#lengths[i]!;
+        if (link.vlan < 0) this.#receive(frame, end);
+        else this.#receiveTagged(frame, end);
         link.settle();
       }
     } finally {
@@ -206,7 +208,7 @@ export class NetInterface {
         const frame = this.#loopFrames[i]!;
         link.inHand = frame;
         link.counters.rxFrames++;
-        this.#receiveUntagged(frame, frame + this.#loopLengths[i]!);
+        this.#receive(frame, frame + this.#loopLengths[i]!);
         link.settle();
       }
     } finally {
@@ -215,13 +217,9 @@ export class NetInterface {
     }
   }
 
-  /** A frame from the device. A tag is taken off, when it is that of our VLAN. */
-  #receive(frame: number, end: number): void {
+  /** A frame that should have our VLAN's tag: it is taken off. */
+  #receiveTagged(frame: number, end: number): void {
     const { view, counters, vlan } = this.#link;
-    if (vlan < 0) {
-      this.#receiveUntagged(frame, end);
-      return;
-    }
     const inner = frame + ethernet.VLAN_TAG_LEN;
     const isTagged =
       end - inner >= ethernet.HEADER_LEN && ethernet.type(view, frame) === ethernet.TYPE_VLAN;
@@ -231,10 +229,10 @@ export class NetInterface {
     }
     ethernet.removeTag(view, frame);
     this.#link.inHand = inner;
-    this.#receiveUntagged(inner, end);
+    this.#receive(inner, end);
   }
 
-  #receiveUntagged(frame: number, end: number): void {
+  #receive(frame: number, end: number): void {
     const { view, counters, macHi: ourHi, macLo: ourLo } = this.#link;
     if (ethernet.check(view, frame, end) < 0 || ethernet.isGroup(ethernet.srcHi(view, frame))) {
       counters.badEthernet++;

@@ -20,6 +20,8 @@ import { BROADCAST_ALL, NO_HOP, type Routes } from './routes.ts';
 /** 127.0.0.1. */
 export const LOOPBACK = 0x7f000001;
 const LOOPBACK_NET = 127;
+/** 127.255.255.255. */
+const NOBODY = 0x7fffffff;
 const HEADERS = ethernet.HEADER_LEN + wire.HEADER_LEN;
 
 export const isGroup = (ip: number): boolean => ip >>> 28 === 14;
@@ -44,6 +46,8 @@ export class Ipv4Layer {
   readonly paths: PathMtu;
   /** Our address; 0 when it has none yet. */
   address = 0;
+  /** What datagrams to us have as destination: `address`, or one that nothing from a device has. */
+  #own = NOBODY;
   #id = 0;
   /** Whether the datagram that `receive` accepted last was for our address, not for a broadcast one or a group. */
   isUnicast = false;
@@ -62,12 +66,14 @@ export class Ipv4Layer {
     this.paths = parts.paths;
     this.#id = firstId & 0xffff;
     this.address = this.#routes.address;
+    this.#own = this.address === 0 ? NOBODY : this.address;
   }
 
   /** Another address, subnet and gateway from now on. */
   configure(address: Ipv4, prefix: number, gateway: Ipv4): void {
     this.#routes.configure(address, prefix, gateway);
     this.address = this.#routes.address;
+    this.#own = this.address === 0 ? NOBODY : this.address;
   }
 
   /** Payload length of the datagram or fragment at `at` when it is well formed and for us; otherwise -1, and it is counted. */
@@ -80,7 +86,7 @@ export class Ipv4Layer {
       return -1;
     }
     const dst = wire.dst(view, at);
-    this.isUnicast = dst === this.address && dst !== 0;
+    this.isUnicast = dst === this.#own;
     // RFC 1122, section 3.3.6: a link-layer broadcast carries nothing for a unicast address.
     const isForUs = this.isUnicast ? isLinkUnicast : this.#isAlsoForUs(dst, isLinkUnicast);
     if (!isForUs) {
@@ -134,12 +140,18 @@ export class Ipv4Layer {
   dispatch(frame: number, length: number, remote: number): boolean {
     const link = this.#link;
     if (this.isLocal(remote)) return link.loop(frame, length);
-    if (length - ethernet.HEADER_LEN > this.mtuTo(remote)) {
-      const protocol = wire.protocol(link.view, frame + ethernet.HEADER_LEN);
-      const [at, bytes] = [frame + HEADERS, length - HEADERS];
-      return this.#cut(frame, link.u8, at, bytes, protocol, remote, this.#toMac(frame));
+    if (length - ethernet.HEADER_LEN > this.paths.smallest) {
+      return this.#dispatchLong(frame, length, remote);
     }
     return link.transmit(frame, length);
+  }
+
+  #dispatchLong(frame: number, length: number, remote: number): boolean {
+    const link = this.#link;
+    if (length - ethernet.HEADER_LEN <= this.mtuTo(remote)) return link.transmit(frame, length);
+    const protocol = wire.protocol(link.view, frame + ethernet.HEADER_LEN);
+    const [at, bytes] = [frame + HEADERS, length - HEADERS];
+    return this.#cut(frame, link.u8, at, bytes, protocol, remote, this.#toMac(frame));
   }
 
   /** Sends pieces to the MAC address that `frame` has now. */
@@ -284,7 +296,7 @@ export class Ipv4Layer {
 
   /** Ours: what is sent there goes round inside. */
   isLocal(ip: number): boolean {
-    return (ip === this.address && ip !== 0) || isLoopback(ip);
+    return ip === this.#own || isLoopback(ip);
   }
 
   /** Whether a datagram to the host `ip` would leave, or go round: it can be one host's address, and there is a next hop. */

@@ -113,15 +113,16 @@ export class Link {
       this.queue.free(frame);
       return false;
     }
-    if (this.vlan >= 0) {
-      ethernet.insertTag(this.view, frame, this.vlan);
-      this.#frames[this.#count] = frame - ethernet.VLAN_TAG_LEN;
-      this.#lengths[this.#count++] = length + ethernet.VLAN_TAG_LEN;
-      return true;
-    }
     this.#frames[this.#count] = frame;
     this.#lengths[this.#count++] = length;
+    if (this.vlan >= 0) this.#tagLast(frame, length);
     return true;
+  }
+
+  #tagLast(frame: number, length: number): void {
+    ethernet.insertTag(this.view, frame, this.vlan);
+    this.#frames[this.#count - 1] = frame - ethernet.VLAN_TAG_LEN;
+    this.#lengths[this.#count - 1] = length + ethernet.VLAN_TAG_LEN;
   }
 
   /** Frames that wait to be received by ourselves. */

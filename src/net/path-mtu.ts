@@ -16,6 +16,8 @@ export const MAPPED = 0xffff;
 export class PathMtu {
   /** What the link itself carries. */
   readonly linkMtu: number;
+  /** No path carries less, as far as is known: most datagrams need ask no further. */
+  smallest: number;
   /** Changes with every `learn` that changed something, and when an entry ends. */
   version = 0;
   readonly #words = new Int32Array(ENTRIES * 4);
@@ -25,6 +27,7 @@ export class PathMtu {
 
   constructor(linkMtu: number) {
     this.linkMtu = linkMtu;
+    this.smallest = linkMtu;
   }
 
   /** Paths that carry less than the link. */
@@ -54,6 +57,7 @@ export class PathMtu {
     if (entry < 0) entry = this.#claim(w0, w1, w2, w3);
     this.#mtu[entry] = value;
     this.#endsMs[entry] = nowMs + NET_LIMITS.pathMtuMs;
+    this.smallest = Math.min(this.smallest, value);
     this.version++;
     return true;
   }
@@ -107,7 +111,7 @@ export class PathMtu {
 
   #forget(entry: number): void {
     this.#mtu[entry] = 0;
-    this.#count--;
+    if (--this.#count === 0) this.smallest = this.linkMtu;
     this.version++;
   }
 }

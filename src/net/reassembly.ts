@@ -99,7 +99,8 @@ export class Reassembly {
   /**
    * A fragment of the datagram `key`: `length` bytes at `payloadAt` of the frame in hand, to stand at `offset` of its payload;
    * `more` follow. It is kept, or dropped and counted, unless it makes the datagram whole. All lengths were checked against
-   * the frame before.
+   * the frame before. A datagram in one piece (offset 0, no more) is no fragment, and does not come here: also not when IPv6
+   * says that it is one (RFC 6946).
    */
   add(
     frame: number,

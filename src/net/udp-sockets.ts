@@ -37,7 +37,7 @@ export interface UdpBindOptions {
 
 export class UdpSocket {
   readonly port: number;
-  handler: UdpHandler;
+  readonly handler: UdpHandler;
   onLarge: UdpLargeHandler | null;
   onError: UdpErrorHandler | null;
   readonly needsChecksum: boolean;
@@ -45,8 +45,6 @@ export class UdpSocket {
   readonly address: number;
   readonly remoteAddress: number;
   readonly remotePort: number;
-  /** Takes everything that comes to the port, and is alone there. */
-  isPlain = true;
   /** The next one on this port, less specific or as specific. */
   next: UdpSocket | null = null;
   /** Index in the table; 0 when it is closed. */
@@ -77,6 +75,8 @@ export class UdpSockets {
   /** Index into `#sockets` of the first socket of each port; 0: none. */
   readonly #slots = new Uint16Array(65536);
   readonly #sockets: (UdpSocket | null)[] = [null];
+  /** Handlers of the sockets that take everything on their port and are alone there. */
+  readonly #plain: (UdpHandler | null)[] = [null];
   readonly #free: number[] = [];
   #count = 0;
 
@@ -102,6 +102,7 @@ export class UdpSockets {
     }
     socket.slot = this.#free.pop() ?? this.#sockets.length;
     this.#sockets[socket.slot] = socket;
+    this.#plain[socket.slot] = null;
     this.#count++;
     this.#link(port, [...chain, socket]);
     return socket;
@@ -112,6 +113,7 @@ export class UdpSockets {
     if (socket.slot === 0) return;
     const chain = this.chainOf(socket.port).filter((other) => other !== socket);
     this.#sockets[socket.slot] = null;
+    this.#plain[socket.slot] = null;
     this.#free.push(socket.slot);
     socket.slot = 0;
     this.#count--;
@@ -125,14 +127,14 @@ export class UdpSockets {
     return chain;
   }
 
-  /** The first socket of the port, or null. When it `isPlain`, it takes everything. */
-  first(port: number): UdpSocket | null {
-    return this.#sockets[this.#slots[port]!]!;
+  /** The handler of a port whose one socket takes everything; otherwise null. */
+  plainHandler(port: number): UdpHandler | null {
+    return this.#plain[this.#slots[port]!]!;
   }
 
   /** The socket that takes a datagram from `src`, `srcPort` to `dst`, `port`; null when none does. */
   find(port: number, dst: number, src: number, srcPort: number): UdpSocket | null {
-    let socket = this.first(port);
+    let socket = this.#sockets[this.#slots[port]!] ?? null;
     while (socket !== null && !socket.takes(dst, src, srcPort)) socket = socket.next;
     return socket;
   }
@@ -141,9 +143,11 @@ export class UdpSockets {
     chain.sort((a, b) => b.rank - a.rank);
     chain.forEach((socket, i) => {
       socket.next = chain[i + 1] ?? null;
-      socket.isPlain = chain.length === 1 && socket.rank === 0 && !socket.needsChecksum;
     });
-    this.#slots[port] = chain[0]?.slot ?? 0;
+    const slot = chain[0]?.slot ?? 0;
+    const isPlain = chain.length === 1 && chain[0]!.rank === 0 && !chain[0]!.needsChecksum;
+    this.#slots[port] = slot;
+    this.#plain[slot] = isPlain ? chain[0]!.handler : null;
   }
 }
 

@@ -78,25 +78,26 @@ export class UdpLayer {
       counters.badChecksum++;
       return;
     }
-    let socket = this.#sockets.first(wire.dstPort(view, at));
-    if (socket !== null && !socket.isPlain) socket = this.#choose(ipAt, at);
+    const handler =
+      this.#sockets.plainHandler(wire.dstPort(view, at)) ?? this.#choose(frame, ipAt, at);
+    if (handler === null) return;
+    counters.rxUdp++;
+    handler(frame, at + wire.HEADER_LEN, payloadLength, src, wire.srcPort(view, at));
+  }
+
+  /** The handler of a port that has no or several sockets, or one that does not take everything. Null: it was counted. */
+  #choose(frame: number, ipAt: number, at: number): UdpHandler | null {
+    const { view, counters } = this.#link;
+    const [dst, src] = [ipv4.dst(view, ipAt), ipv4.src(view, ipAt)];
+    const socket = this.#sockets.find(wire.dstPort(view, at), dst, src, wire.srcPort(view, at));
     if (socket === null) {
       counters.noSocket++;
       this.#icmp.unreachable(frame, icmp.PORT_UNREACHABLE);
-      return;
+      return null;
     }
-    if (socket.needsChecksum && wire.checksumField(view, at) === 0) {
-      counters.badChecksum++;
-      return;
-    }
-    counters.rxUdp++;
-    socket.handler(frame, at + wire.HEADER_LEN, payloadLength, src, wire.srcPort(view, at));
-  }
-
-  #choose(ipAt: number, at: number): UdpSocket | null {
-    const view = this.#link.view;
-    const [dst, src] = [ipv4.dst(view, ipAt), ipv4.src(view, ipAt)];
-    return this.#sockets.find(wire.dstPort(view, at), dst, src, wire.srcPort(view, at));
+    if (!socket.needsChecksum || wire.checksumField(view, at) !== 0) return socket.handler;
+    counters.badChecksum++;
+    return null;
   }
 
   /**

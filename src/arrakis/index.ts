@@ -54,13 +54,16 @@ export {
 } from '../message/index.ts';
 export {
   formatNetCounters,
+  ICMP_ERROR,
   type NeighbourShare,
   type NetCounters,
   NetInterface,
   type NetOptions,
   netTurn,
   shareNeighbours,
+  UDP_PAYLOAD_MAX,
   UDP_PAYLOAD_OFFSET,
+  type UdpBindOptions,
   type UdpHandler,
 } from '../net/index.ts';
 export { type Answer, ControlChannel, openControlSocket } from './client.ts';
@@ -80,6 +83,7 @@ export {
   type PeerInfo,
   type PeerLink,
 } from './endpoints.ts';
+export { followKernel } from './follow-kernel.ts';
 export {
   type NameAnswer,
   type NameChanges,
@@ -92,4 +96,4 @@ export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
 export { Region, type RegionRight } from './regions.ts';
 export { ThreadVnic, threadVnic } from './thread-vnic.ts';
 export { type ThreadsOptions, VnicThreads } from './threads.ts';
-export { type FilterDirection, Vnic, type VnicFilter } from './vnic.ts';
+export { type FilterDirection, type HostNetwork, Vnic, type VnicFilter } from './vnic.ts';

@@ -8,6 +8,7 @@
  */
 import { ArrakisError } from '../base/errors.ts';
 import { sweepCapabilities } from './caps/keeping.ts';
+import type { Port } from './devices/kernel-sockets.ts';
 import type { JournalId } from './journal.ts';
 import type { Claimed, Safekeeping } from './keeping.ts';
 import type { Domain, SavedDomain } from './objects/domain.ts';
@@ -36,6 +37,7 @@ export function adoptAll(plane: ControlPlane, keeping: Safekeeping): void {
   }
   for (const id of keeping.unclaimed('domain')) adoptDomain(plane, keeping, Number(id));
   for (const id of keeping.unclaimed('vnic')) adoptVnic(plane, keeping, Number(id));
+  for (const id of keeping.unclaimed('ports')) adoptPorts(plane, keeping, Number(id));
   adoptSharing(plane, keeping);
   sweepCapabilities(plane);
   plane.objects.sort();
@@ -73,6 +75,15 @@ function adoptVnic(plane: ControlPlane, keeping: Safekeeping, id: number): void 
     saved.domain === plane.self.id ? plane.self : plane.domains.get(saved.domain);
   if (domain === undefined) return;
   take(plane, keeping, 'vnic', id, 0, ({ fds }) => restoreVnic(plane, domain, id, saved, fds));
+}
+
+/** Kernel ports that were occupied for a VNIC. They are free again when it is no more. */
+function adoptPorts(plane: ControlPlane, keeping: Safekeeping, id: number): void {
+  const vnic = plane.vnics.get(id);
+  if (vnic === undefined) return;
+  take(plane, keeping, 'ports', id, 0, ({ state, fds }) => {
+    plane.network.adopt(vnic, (state as { ports: Port[] }).ports, fds);
+  });
 }
 
 /** One object that cannot be adopted is no reason to give up the others. */

@@ -33,9 +33,15 @@ export type NeighbourState = (typeof STATE_NAMES)[number];
 
 export class ArpCache {
   readonly #link: Link;
-  readonly #address: number;
-  readonly #mask: number;
-  readonly #asks: boolean;
+  #address: number;
+  #mask: number;
+  /** ARP is ours: we answer, too. */
+  readonly #speaks: boolean;
+  #asks: boolean;
+  /** Asks in our place, and the answer comes by `mirror`; null: we ask by ARP, or nobody does. */
+  #askOther: ((ip: number) => void) | null = null;
+  /** Whose word counts: without `mirror`, who sends us something shows where it is. */
+  #believesTraffic = true;
   readonly #state = new Uint8Array(ENTRIES);
   readonly #ip = new Int32Array(ENTRIES);
   readonly #macHi = new Uint16Array(ENTRIES);
@@ -66,9 +72,16 @@ export class ArpCache {
     this.#address = address;
     this.#mask = mask;
     this.#asks = asks;
+    this.#speaks = asks;
     const tells = share !== null && 'tells' in share ? share.tells : [];
     this.#tells = tells.map((ring) => new NeighbourRing(ring));
     this.#hears = share !== null && 'hears' in share ? new NeighbourRing(share.hears) : null;
+  }
+
+  /** Another address and subnet from now on. What is known of neighbours stays. */
+  configure(address: number, mask: number): void {
+    this.#address = address;
+    this.#mask = mask;
   }
 
   /** When `tick` next has something to do; Infinity when nothing waits. No doorbell rings for what other threads pass on. */
@@ -92,9 +105,9 @@ export class ArpCache {
       counters.badArp++;
     } else if (sender === this.#address) {
       counters.arpConflict++;
-    } else if (!this.#asks || wire.targetIp(view, at) !== this.#address) {
+    } else if (!this.#speaks || wire.targetIp(view, at) !== this.#address) {
       counters.notForUs++;
-      if (!this.#asks) return;
+      if (!this.#speaks) return;
       this.#hear(sender, hi, lo);
       this.#tell(sender, hi, lo, HEARD.other);
     } else {
@@ -104,6 +117,33 @@ export class ArpCache {
       this.#tell(sender, hi, lo, isRequest ? HEARD.request : HEARD.reply);
       if (isRequest) this.#answer(frame, at, sender, hi, lo);
     }
+  }
+
+  /** The kernel does ARP for our address, and finds neighbours for us when `ask` is called with an address (int32). */
+  askBy(ask: (ip: number) => void): void {
+    this.#asks = true;
+    this.#askOther = ask;
+    this.#believesTraffic = false;
+  }
+
+  /**
+   * Who does ARP for us says where `ip` is: `isSure`, now, otherwise some time ago. With that what waited is sent.
+   */
+  mirror(ip: number, hi: number, lo: number, isSure: boolean): void {
+    let entry = this.#find(ip);
+    if (entry < 0) entry = this.#claim(ip, STALE);
+    if (entry < 0 || this.#state[entry] === PERMANENT) return;
+    const isKnown =
+      this.#state[entry] !== INCOMPLETE && this.#macHi[entry] === hi && this.#macLo[entry] === lo;
+    if (isSure) this.#confirm(entry, hi, lo, REACHABLE);
+    else if (!isKnown) this.#confirm(entry, hi, lo, STALE);
+  }
+
+  /** Who does ARP for us no longer knows `ip`. What waits for an answer goes on waiting. */
+  unmirror(ip: number): void {
+    const entry = this.#find(ip);
+    if (entry < 0 || this.#state[entry] === PERMANENT || this.#state[entry] === INCOMPLETE) return;
+    this.#forget(entry);
   }
 
   #tell(ip: number, hi: number, lo: number, heard: number): void {
@@ -153,6 +193,7 @@ export class ArpCache {
 
   /** The address is shared with the kernel: who sent us a packet over this link is a neighbour. */
   learnFromTraffic(ip: number, hi: number, lo: number): void {
+    if (!this.#believesTraffic) return;
     let entry = this.#find(ip);
     if (entry < 0) entry = this.#claim(ip, STALE);
     if (entry >= 0 && this.#state[entry] !== PERMANENT) this.#confirm(entry, hi, lo, REACHABLE);
@@ -331,6 +372,10 @@ export class ArpCache {
     const link = this.#link;
     this.#tries[entry]!++;
     this.#dueMs[entry] = link.nowMs + NET_LIMITS.arpRetryMs;
+    if (this.#askOther !== null) {
+      this.#askOther(this.#ip[entry]!);
+      return;
+    }
     const frame = link.queue.alloc();
     if (frame === NO_FRAME) {
       link.counters.noFrame++;

@@ -1,7 +1,18 @@
 /** Extaris, the user-level network stack: what an application uses of it. */
 export { formatNetCounters, type NetCounter, type NetCounters } from './counters.ts';
-export { NetInterface, type NetOptions } from './interface.ts';
+export { ICMP_ERROR, type IcmpError, type IcmpErrorHandler } from './icmp-errors.ts';
+export { type KernelNetwork, NetInterface, type NetOptions } from './interface.ts';
+export type { GroupOptions } from './ipv4.ts';
 export { NET_LIMITS } from './limits.ts';
 export { type NeighbourShare, shareNeighbours } from './neighbours.ts';
 export { netTurn, type Turn } from './turn.ts';
-export { UDP_PAYLOAD_OFFSET, type UdpHandler, type UdpLayer } from './udp.ts';
+export {
+  UDP_PAYLOAD_MAX,
+  UDP_PAYLOAD_OFFSET,
+  type UdpBindOptions,
+  type UdpErrorHandler,
+  type UdpHandler,
+  type UdpLargeHandler,
+  type UdpLayer,
+} from './udp.ts';
+export type { UdpSocket } from './udp-sockets.ts';

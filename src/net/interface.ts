@@ -49,6 +49,21 @@ export interface NetOptions {
   readonly random?: () => number;
 }
 
+/** What the kernel knows of the network whose address it shares with us. */
+export interface KernelNetwork {
+  readonly mtu: number;
+  readonly routes: readonly NetRoute[];
+  /** `reachable`: the kernel vouches for it now. */
+  readonly neighbours: readonly {
+    readonly address: Ipv4;
+    readonly mac: Mac;
+    readonly reachable: boolean;
+  }[];
+}
+
+/** RFC 791, section 3.1: every link carries 68 bytes. */
+const MTU_MIN = 68;
+
 export class NetInterface {
   readonly counters: NetCounters;
   readonly udp: UdpLayer;
@@ -65,6 +80,9 @@ export class NetInterface {
   readonly #icmp: IcmpLayer;
   readonly #reassembly: Reassembly;
   readonly #ownsAddress: boolean;
+  /** The queue carries no more. */
+  readonly #mtuMax: number;
+  #mirrored: ReadonlySet<Ipv4> = new Set();
   readonly #frames = new Uint32Array(NET_LIMITS.batchMax);
   readonly #lengths = new Uint16Array(NET_LIMITS.batchMax);
   readonly #loopFrames = new Uint32Array(NET_LIMITS.loopQueueMax);
@@ -82,6 +100,7 @@ export class NetInterface {
     const headers = ethernet.HEADER_LEN + (vlan === NO_VLAN ? 0 : ethernet.VLAN_TAG_LEN);
     const mtu = Math.min(options.mtu ?? 1500, queue.frameLengthMax - headers);
     checkOptions(options, mtu);
+    this.#mtuMax = queue.frameLengthMax - headers;
     const random = options.random ?? fixedSequence();
     const link = new Link(queue, mac, mtu, vlan);
     this.#link = link;
@@ -147,6 +166,46 @@ export class NetInterface {
   /** Frames that wait for the rest of their datagrams. */
   get fragmentsHeld(): number {
     return this.#reassembly.framesHeld;
+  }
+
+  /**
+   * Another address, subnet and gateway (0: none) from now on; address 0: none yet, as before DHCP. What is bound stays.
+   * ARK_BAD_ARGUMENT.
+   */
+  configure(address: Ipv4, prefix: number, gateway: Ipv4 = 0): void {
+    checkAddress({ address, prefix, gateway });
+    this.#ip.configure(address, prefix, gateway);
+    this.#arp.configure(address | 0, netmask(prefix) | 0);
+  }
+
+  /**
+   * The kernel, which shares our address, finds neighbours for us when `resolve` is called. It says by `mirror` what it
+   * found; without that, neighbours are learned from what they send.
+   */
+  followKernel(resolve: (address: Ipv4) => void): void {
+    if (this.#ownsAddress) {
+      throw new ArrakisError('ARK_BAD_ARGUMENT', 'the address is not shared with the kernel');
+    }
+    this.#arp.askBy((ip) => resolve(ip >>> 0));
+  }
+
+  /** What the kernel knows of the network now: its MTU, routes and neighbours in place of those before. */
+  mirror(network: KernelNetwork): void {
+    this.setRoutes(network.routes.slice(0, NET_LIMITS.routesMax));
+    const { address, mask } = this.#routes;
+    this.#ip.configure(address >>> 0, prefixOf(mask), 0);
+    if (network.mtu >= MTU_MIN) this.#setMtu(Math.min(network.mtu, this.#mtuMax));
+    const known = new Set(network.neighbours.map((neighbour) => neighbour.address));
+    for (const gone of this.#mirrored) if (!known.has(gone)) this.#arp.unmirror(gone | 0);
+    for (const { address: ip, mac, reachable } of network.neighbours) {
+      this.#arp.mirror(ip | 0, macHi(mac), macLo(mac) | 0, reachable);
+    }
+    this.#mirrored = known;
+  }
+
+  #setMtu(mtu: number): void {
+    this.#link.setMtu(mtu);
+    this.paths.setLinkMtu(mtu);
   }
 
   /** Ways to other networks besides the gateway, in place of those before. ARK_LIMIT, ARK_BAD_ARGUMENT. */
@@ -315,26 +374,35 @@ function fixedSequence(): () => number {
   };
 }
 
+function prefixOf(mask: number): number {
+  return Math.clz32(~mask);
+}
+
 function checkOptions(options: NetOptions, mtu: number): void {
-  const { mac, address, prefix, gateway = 0 } = options;
+  const { mac, vlan = 1 } = options;
+  checkAddress(options);
+  if (!Number.isSafeInteger(mac) || mac <= 0 || ethernet.isGroup(macHi(mac))) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', 'the interface needs a unicast MAC address');
+  }
+  if (!Number.isInteger(vlan) || vlan < 1 || vlan > 4094) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', `${vlan} is no VLAN`, { hint: 'it is 1 to 4094' });
+  }
+  if (!Number.isInteger(mtu) || mtu < MTU_MIN) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', `${mtu} is not an MTU`);
+  }
+}
+
+/** A unicast address with its subnet; address 0 with prefix 0: none yet. */
+function checkAddress(config: Pick<NetOptions, 'address' | 'prefix' | 'gateway'>): void {
+  const { address, prefix, gateway = 0 } = config;
   const isIpv4 = (value: number) => Number.isInteger(value) && value >= 0 && value <= 0xffffffff;
   const top = address >>> 24;
-  if (!isIpv4(address) || top === 0 || top === 127 || top >= 224) {
+  const isNone = address === 0 && prefix === 0;
+  if (!isIpv4(address) || (top === 0 && !isNone) || top === 127 || top >= 224) {
     throw new ArrakisError('ARK_BAD_ARGUMENT', 'the interface needs a unicast IPv4 address');
   }
   if (!isIpv4(gateway)) throw new ArrakisError('ARK_BAD_ARGUMENT', 'gateway is no IPv4 address');
   if (!Number.isInteger(prefix) || prefix < 0 || prefix > 32) {
     throw new ArrakisError('ARK_BAD_ARGUMENT', `${prefix} is not a prefix length`);
-  }
-  if (!Number.isSafeInteger(mac) || mac <= 0 || ethernet.isGroup(macHi(mac))) {
-    throw new ArrakisError('ARK_BAD_ARGUMENT', 'the interface needs a unicast MAC address');
-  }
-  const vlan = options.vlan ?? 1;
-  if (!Number.isInteger(vlan) || vlan < 1 || vlan > 4094) {
-    throw new ArrakisError('ARK_BAD_ARGUMENT', `${vlan} is no VLAN`, { hint: 'it is 1 to 4094' });
-  }
-  // RFC 791, section 3.1: every link carries 68 bytes.
-  if (!Number.isInteger(mtu) || mtu < 68) {
-    throw new ArrakisError('ARK_BAD_ARGUMENT', `${mtu} is not an MTU`);
   }
 }

@@ -27,8 +27,8 @@ export class Link {
   readonly macHi: number;
   readonly macLo: number;
   /** Longest IPv4 datagram, and longest frame without its tag, that we send. */
-  readonly mtu: number;
-  readonly frameLengthMax: number;
+  mtu: number;
+  frameLengthMax: number;
   /** The VLAN's tag control information, or NO_VLAN. */
   readonly vlan: number;
   readonly counters: NetCounters = newNetCounters();
@@ -92,6 +92,12 @@ export class Link {
       length <= this.frameLengthMax &&
       (frame & this.#frameMask) + length <= this.#frameSize
     );
+  }
+
+  /** The link carries datagrams of `mtu` bytes from now on. */
+  setMtu(mtu: number): void {
+    this.mtu = mtu;
+    this.frameLengthMax = mtu + ethernet.HEADER_LEN;
   }
 
   /** Bytes from `at` to the end of its buffer. */

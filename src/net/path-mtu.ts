@@ -15,7 +15,7 @@ export const MAPPED = 0xffff;
 
 export class PathMtu {
   /** What the link itself carries. */
-  readonly linkMtu: number;
+  linkMtu: number;
   /** No path carries less, as far as is known: most datagrams need ask no further. */
   smallest: number;
   /** Changes with every `learn` that changed something, and when an entry ends. */
@@ -40,7 +40,7 @@ export class PathMtu {
     if (this.#count === 0) return this.linkMtu;
     const entry = this.#find(w0, w1, w2, w3);
     if (entry < 0) return this.linkMtu;
-    if (nowMs < this.#endsMs[entry]!) return this.#mtu[entry]!;
+    if (nowMs < this.#endsMs[entry]!) return Math.min(this.#mtu[entry]!, this.linkMtu);
     this.#forget(entry);
     return this.linkMtu;
   }
@@ -60,6 +60,13 @@ export class PathMtu {
     this.smallest = Math.min(this.smallest, value);
     this.version++;
     return true;
+  }
+
+  /** The link carries `mtu` from now on: no path carries more. */
+  setLinkMtu(mtu: number): void {
+    this.linkMtu = mtu;
+    this.smallest = this.#count === 0 ? mtu : Math.min(this.smallest, mtu);
+    this.version++;
   }
 
   /** `mtu` as we believe it: not below the floor, not above the link. */

@@ -30,6 +30,7 @@ import type {
   OpenInterface,
   Saved,
 } from './device.ts';
+import { KernelNetwork } from './kernel-network.ts';
 
 /** Opens interfaces whose veth links carry an alias that starts with `aliasPrefix`: a later daemon finds them by it. */
 export const afXdpOpener =
@@ -64,6 +65,7 @@ class AfXdpDevice implements NicDevice {
   readonly #interface: XdpInterface;
   readonly #aliasPrefix: string;
   readonly #log: Log;
+  readonly kernel: KernelNetwork;
   readonly #watch: { close(): void };
   #state: 'running' | 'gone' | 'closed' = 'running';
 
@@ -82,12 +84,15 @@ class AfXdpDevice implements NicDevice {
       inherited === undefined
         ? openInterface(name)
         : XdpInterface.adopt(name, (inherited.state as SavedDevice).interface, inherited.fds);
+    let kernel: KernelNetwork | null = null;
     try {
       const own = listAddresses().find((entry) => entry.index === opened.index);
       this.address = own?.address ?? 0;
       this.prefix = own?.prefix ?? 0;
       const route = listRoutes().find((r) => r.index === opened.index && r.prefix === 0);
       this.gateway = route?.gateway ?? 0;
+      kernel = new KernelNetwork(opened.index, () => events.networkChanged(name));
+      this.kernel = kernel;
       this.#watch = watchLinks(({ type, link }) => {
         if (link.index !== opened.index || this.#state !== 'running') return;
         if (type !== 'deleted' && link.up) return;
@@ -96,6 +101,7 @@ class AfXdpDevice implements NicDevice {
         events.deviceGone(name, reason, false);
       });
     } catch (error) {
+      kernel?.close();
       opened.close();
       throw error;
     }
@@ -174,6 +180,7 @@ class AfXdpDevice implements NicDevice {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
     this.#watch.close();
+    this.kernel.close();
     this.#interface.close();
   }
 }

@@ -158,6 +158,8 @@ function planChange(
   const device = vnic.device.name;
   const needs = domain.privileged ? [] : requireAddresses(plane, domain, device, more);
   checkClaims(received, device, claimsOf(plane), vnic.name);
+  const isShared = direction === 'receive' && !vnic.addressing.ownsAddress;
+  if (isShared) plane.network.requireFree(vnic.device, received, vnic);
   return needs;
 }
 
@@ -199,6 +201,7 @@ async function change(plane: ControlPlane, plan: Change): Promise<readonly numbe
   }
   if (vnic.removed) throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} was closed meanwhile`);
   const ids = register(plane, plan);
+  plane.network.occupy(vnic);
   keepVnic(plane, vnic);
   return ids;
 }

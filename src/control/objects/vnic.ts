@@ -222,7 +222,9 @@ export function planVnic(
     });
   }
   for (const rate of ratesOfSpec(spec)) checkRate(device, spec, rate);
-  return { name, device, spec, addressing: planAddress(spec, device, claims, admit) };
+  const addressing = planAddress(spec, device, claims, admit);
+  if (!addressing.ownsAddress) plane.network.requireFree(device, addressing.filters);
+  return { name, device, spec, addressing };
 }
 
 /**
@@ -265,6 +267,7 @@ export function reserveVnic(
   plane.devices.hold(vnic.device);
   vnic.filterIds = addFilters(plane.objects, vnic, 'receive', vnic.filters);
   vnic.rateIds = addRates(plane.objects, vnic);
+  plane.network.occupy(vnic);
   keepVnic(plane, vnic);
   return vnic;
 }
@@ -370,6 +373,7 @@ export function detachVnic(plane: ControlPlane, vnic: Vnic): Promise<void> {
   vnic.attachment = null;
   vnic.state = 'closing';
   plane.captures.endOn(vnic);
+  plane.network.unfollow(vnic);
   endUse(vnic);
   for (const id of vnic.parts) plane.objects.remove(id);
   vnic.parts = [];
@@ -396,6 +400,7 @@ export async function removeVnic(plane: ControlPlane, vnic: Vnic, reason: string
   await detachVnic(plane, vnic);
   if (!first) return;
   plane.keeping.delete('vnic', vnic.id);
+  plane.network.release(vnic);
   const { filterIds, transmitIds, rateIds } = vnic;
   for (const id of [...filterIds, ...transmitIds, ...rateIds]) plane.objects.remove(id);
   plane.objects.remove(vnic.id);

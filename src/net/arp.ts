@@ -15,6 +15,7 @@
 import { NO_FRAME } from '../device/nic.ts';
 import * as wire from '../wire/arp.ts';
 import * as ethernet from '../wire/ethernet.ts';
+import type { AddressGuard } from './address-guard.ts';
 import { NET_LIMITS } from './limits.ts';
 import type { Link } from './link.ts';
 import { HEARD, NeighbourRing, type NeighbourShare } from './neighbours.ts';
@@ -51,6 +52,8 @@ export class ArpCache {
   /** 0 when no answer is wanted; otherwise one more than the requests sent for it, and when the next is due. */
   readonly #tries = new Uint8Array(ENTRIES);
   readonly #dueMs = new Float64Array(ENTRIES);
+  /** Hears every ARP packet, when our address is to be defended. */
+  guard: AddressGuard | null = null;
   readonly #pendingFrame = new Uint32Array(ENTRIES * PENDING);
   readonly #pendingLength = new Uint16Array(ENTRIES * PENDING);
   readonly #pendingCount = new Uint8Array(ENTRIES);
@@ -103,7 +106,10 @@ export class ArpCache {
     const sender = wire.senderIp(view, at);
     if (ethernet.isGroup(hi) || (hi === 0 && lo === 0)) {
       counters.badArp++;
-    } else if (sender === this.#address) {
+      return;
+    }
+    if (this.#speaks) this.guard?.heard(sender, wire.targetIp(view, at), hi, lo);
+    if (sender === this.#address && sender !== 0) {
       counters.arpConflict++;
     } else if (!this.#speaks || wire.targetIp(view, at) !== this.#address) {
       counters.notForUs++;
@@ -376,7 +382,7 @@ export class ArpCache {
       this.#askOther(this.#ip[entry]!);
       return;
     }
-    const frame = link.queue.alloc();
+    const frame = link.alloc();
     if (frame === NO_FRAME) {
       link.counters.noFrame++;
       return;

@@ -1,4 +1,5 @@
 /** Extaris, the user-level network stack: what an application uses of it. */
+export type { GuardOptions } from './address-guard.ts';
 export { formatNetCounters, type NetCounter, type NetCounters } from './counters.ts';
 export { ICMP_ERROR, type IcmpError, type IcmpErrorHandler } from './icmp-errors.ts';
 export { type KernelNetwork, NetInterface, type NetOptions } from './interface.ts';

@@ -12,6 +12,7 @@ import { NIC_STATE, type NicQueue } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { PROTOCOL_UNREACHABLE, REASSEMBLY_TIME, TIME_EXCEEDED } from '../wire/icmp.ts';
 import * as wire from '../wire/ipv4.ts';
+import { AddressGuard, type GuardOptions } from './address-guard.ts';
 import { ArpCache, type NeighbourState } from './arp.ts';
 import type { NetCounters } from './counters.ts';
 import { IcmpLayer } from './icmp.ts';
@@ -47,6 +48,8 @@ export interface NetOptions {
    * time. Default: the same numbers every time, which is for tests.
    */
   readonly random?: () => number;
+  /** Announce our address, and defend it (RFC 5227). Default: neither. Not for a shared address. */
+  readonly guard?: GuardOptions;
 }
 
 /** What the kernel knows of the network whose address it shares with us. */
@@ -69,6 +72,8 @@ export class NetInterface {
   readonly udp: UdpLayer;
   /** Multicast groups: `join`, `leave`. */
   readonly groups: Groups;
+  /** Is an address free? Is ours? */
+  readonly guard: AddressGuard;
   /** What paths carry. */
   readonly paths: PathMtu;
   /** Errors about what was sent, for each protocol. */
@@ -117,6 +122,9 @@ export class NetInterface {
     this.#icmp = new IcmpLayer(link, this.#ip, this.icmpErrors, this.#ownsAddress);
     this.udp = new UdpLayer(link, this.#ip, this.#icmp);
     this.icmpErrors.handle(wire.PROTOCOL_UDP, (error) => this.udp.onIcmpError(error));
+    this.guard = new AddressGuard(link, options.guard ?? null, random, () => this.#ip.address);
+    this.#arp.guard = this.guard;
+    if (options.guard !== undefined && this.#ownsAddress && address !== 0) this.guard.announce();
     this.#reassembly = new Reassembly(link, queue.memory.frameCount);
     this.#reassembly.onExpired = (frame, _at, isIpv6) => {
       if (!isIpv6) this.#icmp.error(frame, TIME_EXCEEDED, REASSEMBLY_TIME);
@@ -146,7 +154,7 @@ export class NetInterface {
   }
 
   #tick(): number {
-    const due = this.#arp.tick() + this.groups.tick();
+    const due = this.#arp.tick() + this.groups.tick() + this.guard.tick();
     return due + this.#reassembly.tick() + this.#link.looped;
   }
 
@@ -160,7 +168,9 @@ export class NetInterface {
   /** When `poll` must run although no frame arrives; Infinity when it need not. */
   get nextTimerMs(): number {
     if (this.#link.looped > 0) return Number.NEGATIVE_INFINITY;
-    return Math.min(this.#arp.nextDueMs, this.#reassembly.nextDueMs, this.groups.nextDueMs);
+    const { guard, groups } = this;
+    const own = Math.min(this.#arp.nextDueMs, this.#reassembly.nextDueMs);
+    return Math.min(own, guard.nextDueMs, groups.nextDueMs);
   }
 
   /** Frames that wait for the rest of their datagrams. */

@@ -33,6 +33,15 @@ export const NET_LIMITS = {
   /** How often a thread that waits for an answer looks whether the first thread has passed it on. */
   arpHearMs: 1,
 
+  /** Address conflict detection (RFC 5227, section 1.1): probes, announcements, and how often we defend. */
+  probeWaitMs: 1_000,
+  probeCount: 3,
+  probeMinMs: 1_000,
+  probeMaxMs: 2_000,
+  announceCount: 2,
+  announceMs: 2_000,
+  defendMs: 10_000,
+
   /** Datagrams that wait for their fragments, and the frames that these hold: also at most a quarter of the pool. */
   reassemblyDatagramsMax: 64,
   reassemblyFramesMax: 128,

@@ -67,6 +67,13 @@ export interface KernelNetwork {
 /** RFC 791, section 3.1: every link carries 68 bytes. */
 const MTU_MIN = 68;
 
+/** Something with timers of its own that lives on an interface: a DHCP client, a resolver. */
+export interface NetTimer {
+  /** Do what is due at `nowMs`. */
+  tick(nowMs: number): void;
+  readonly nextDueMs: number;
+}
+
 export class NetInterface {
   readonly counters: NetCounters;
   readonly udp: UdpLayer;
@@ -84,6 +91,7 @@ export class NetInterface {
   readonly #ip: Ipv4Layer;
   readonly #icmp: IcmpLayer;
   readonly #reassembly: Reassembly;
+  readonly #timers: NetTimer[] = [];
   readonly #ownsAddress: boolean;
   /** The queue carries no more. */
   readonly #mtuMax: number;
@@ -155,7 +163,33 @@ export class NetInterface {
 
   #tick(): number {
     const due = this.#arp.tick() + this.groups.tick() + this.guard.tick();
-    return due + this.#reassembly.tick() + this.#link.looped;
+    const attached = this.#timers.length === 0 ? 0 : this.#tickAttached(this.#link.nowMs);
+    return due + attached + this.#reassembly.tick() + this.#link.looped;
+  }
+
+  #tickAttached(nowMs: number): number {
+    let due = 0;
+    for (const timer of this.#timers) {
+      if (nowMs < timer.nextDueMs) continue;
+      timer.tick(nowMs);
+      due++;
+    }
+    return due;
+  }
+
+  /** Time of the last turn. */
+  get nowMs(): number {
+    return this.#link.nowMs;
+  }
+
+  /** Call `timer.tick` in the turns when it is due, until `detach`. */
+  attach(timer: NetTimer): void {
+    this.#timers.push(timer);
+  }
+
+  detach(timer: NetTimer): void {
+    const index = this.#timers.indexOf(timer);
+    if (index >= 0) this.#timers.splice(index, 1);
   }
 
   /** Send now what `udp.sendTo` queued outside a turn. Returns how many frames the device accepted. */
@@ -169,7 +203,8 @@ export class NetInterface {
   get nextTimerMs(): number {
     if (this.#link.looped > 0) return Number.NEGATIVE_INFINITY;
     const { guard, groups } = this;
-    const own = Math.min(this.#arp.nextDueMs, this.#reassembly.nextDueMs);
+    let own = Math.min(this.#arp.nextDueMs, this.#reassembly.nextDueMs);
+    for (const timer of this.#timers) own = Math.min(own, timer.nextDueMs);
     return Math.min(own, guard.nextDueMs, groups.nextDueMs);
   }
 

@@ -6,12 +6,12 @@
  *       +---- nak, timeout --+     decline -----+                 +---- ack ----+------- ack -----+
  *       +------------------------------------------------------------------ nak, or it expires ---+
  *
- * - Time and randomness are arguments: call `tick` with the interface's time whenever `nextDueMs` has come.
+ * - Time is the interface's, which calls `tick`; randomness is an argument.
  * - An address is used only after nobody answered to it (RFC 5227); one that somebody has is declined.
  * - A server's word counts when it has our transaction and our MAC address, comes from its port, and holds together.
  */
 import type { Ipv4, Mac } from '../../base/address.ts';
-import type { NetInterface } from '../interface.ts';
+import type { NetInterface, NetTimer } from '../interface.ts';
 import type { UdpSocket } from '../udp-sockets.ts';
 import { type Lease, leaseOf } from './lease.ts';
 import {
@@ -67,14 +67,13 @@ export interface DhcpOptions {
   readonly hostName?: string;
 }
 
-export class DhcpClient {
+export class DhcpClient implements NetTimer {
   readonly #net: NetInterface;
   readonly #options: DhcpOptions;
   readonly #socket: UdpSocket;
   readonly #memory: Uint8Array;
   #state: DhcpState = 'stopped';
   #xid = 0;
-  #nowMs = 0;
   #startedMs = 0;
   #dueMs = Number.POSITIVE_INFINITY;
   #tries = 0;
@@ -107,10 +106,10 @@ export class DhcpClient {
     return this.#dueMs;
   }
 
-  /** Look for an address, from time `nowMs` on. */
-  start(nowMs: number): void {
-    this.#nowMs = nowMs;
-    this.#select(0);
+  /** Look for an address, from the interface's next turn on. */
+  start(): void {
+    this.#net.attach(this);
+    this.#select(Number.NEGATIVE_INFINITY);
   }
 
   /** Give the address back and stop. */
@@ -126,6 +125,7 @@ export class DhcpClient {
 
   /** Stop without a word. The port is free again; the address stays configured until it is given up. */
   stop(): void {
+    this.#net.detach(this);
     this.#net.udp.close(this.#socket);
     if (this.#lease !== null) this.#lose();
     this.#state = 'stopped';
@@ -134,7 +134,6 @@ export class DhcpClient {
 
   /** Do what is due at `nowMs`. */
   tick(nowMs: number): void {
-    this.#nowMs = nowMs;
     if (nowMs < this.#dueMs) return;
     switch (this.#state) {
       case 'selecting':
@@ -159,18 +158,18 @@ export class DhcpClient {
     this.#tries = 0;
     this.#offer = null;
     this.#xid = this.#options.random();
-    this.#startedMs = this.#nowMs;
-    this.#dueMs = this.#nowMs + afterMs;
+    this.#dueMs = this.#net.nowMs + afterMs;
   }
 
   #discover(): void {
+    if (this.#tries === 0) this.#startedMs = this.#net.nowMs;
     this.#send(DHCP.discover, 0, BROADCAST, [[OPTION.parameters, PARAMETERS]]);
     this.#retry();
   }
 
   #request(): void {
     const offer = this.#offer!;
-    this.#askedMs = this.#tries === 0 ? this.#nowMs : this.#askedMs;
+    this.#askedMs = this.#tries === 0 ? this.#net.nowMs : this.#askedMs;
     this.#send(DHCP.request, 0, BROADCAST, [
       [OPTION.requestedAddress, ipv4Bytes(offer.address)],
       [OPTION.server, ipv4Bytes(offer.server)],
@@ -182,7 +181,7 @@ export class DhcpClient {
   /** Half of the lease is over, or seven eighths, or all of it. */
   #renew(): void {
     const lease = this.#lease!;
-    const elapsed = (this.#nowMs - this.#leasedMs) / 1000;
+    const elapsed = (this.#net.nowMs - this.#leasedMs) / 1000;
     if (elapsed >= lease.seconds) {
       this.#lose();
       this.#select(0);
@@ -191,15 +190,15 @@ export class DhcpClient {
     const isRebinding = elapsed >= lease.rebindSeconds;
     if (this.#state === 'bound') {
       this.#xid = this.#options.random();
-      this.#startedMs = this.#nowMs;
+      this.#startedMs = this.#net.nowMs;
     }
     this.#state = isRebinding ? 'rebinding' : 'renewing';
-    this.#askedMs = this.#nowMs;
+    this.#askedMs = this.#net.nowMs;
     const to = isRebinding ? BROADCAST : lease.server;
     this.#send(DHCP.request, lease.address, to, [[OPTION.parameters, PARAMETERS]]);
     const next = isRebinding ? lease.seconds : lease.rebindSeconds;
-    const leftMs = this.#leasedMs + next * 1000 - this.#nowMs;
-    this.#dueMs = this.#nowMs + Math.min(leftMs, Math.max(leftMs / 2, RENEW_MS_MIN));
+    const leftMs = this.#leasedMs + next * 1000 - this.#net.nowMs;
+    this.#dueMs = this.#net.nowMs + Math.min(leftMs, Math.max(leftMs / 2, RENEW_MS_MIN));
   }
 
   #receive(bytes: Uint8Array): void {
@@ -282,12 +281,12 @@ export class DhcpClient {
   #retry(): void {
     const base = Math.min(RETRY_MS_FIRST * 2 ** this.#tries++, RETRY_MS_MAX);
     const spread = (this.#options.random() / 2 ** 32) * 2 - 1;
-    this.#dueMs = this.#nowMs + base + spread * RETRY_SPREAD_MS;
+    this.#dueMs = this.#net.nowMs + base + spread * RETRY_SPREAD_MS;
   }
 
   #send(type: number, clientAddress: Ipv4, to: Ipv4, options: ClientMessage['options']): void {
     const { mac, hostName } = this.#options;
-    const seconds = Math.floor((this.#nowMs - this.#startedMs) / 1000);
+    const seconds = Math.floor((this.#net.nowMs - this.#startedMs) / 1000);
     const name =
       hostName === undefined ? [] : [[OPTION.hostName, Buffer.from(hostName).subarray(0, 255)]];
     const all = [...options, ...name] as ClientMessage['options'];

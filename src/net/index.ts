@@ -4,6 +4,7 @@ export type { GuardOptions } from './address-guard.ts';
 export { formatNetCounters, type NetCounter, type NetCounters } from './counters.ts';
 export { DhcpClient, type DhcpOptions, type DhcpState } from './dhcp/client.ts';
 export type { Lease } from './dhcp/lease.ts';
+export { Resolver, type ResolverOptions } from './dns/resolver.ts';
 export { ICMP_ERROR, type IcmpError, type IcmpErrorHandler } from './icmp-errors.ts';
 export { type KernelNetwork, NetInterface, type NetOptions } from './interface.ts';
 export type { GroupOptions } from './ipv4.ts';

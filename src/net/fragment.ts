@@ -57,7 +57,8 @@ export function sendPieces(
       u8.set(source.subarray(from + offset, from + offset + bytes), piece + HEADERS);
     }
     link.emitEthernet(piece, 0xffff, -1);
-    wire.emit(view, at, bytes, id, ttl, protocol, src, dst, flags);
+    wire.emit(view, at, bytes, id, ttl, protocol, src, dst);
+    wire.setPiece(view, at, flags);
     pieces.push(piece);
   }
   let sent = true;

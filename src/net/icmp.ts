@@ -59,9 +59,8 @@ export class IcmpLayer {
     }
     counters.rxEcho++;
     const remote = ipv4.src(view, frame + ethernet.HEADER_LEN);
-    const reply = this.#ip.turnAround(frame, at, length, ipv4.PROTOCOL_ICMP, remote);
     wire.retype(view, at, wire.ECHO_REPLY, 0);
-    this.#ip.dispatch(reply, at + length - reply, remote);
+    this.#ip.reply(frame, at, length, ipv4.PROTOCOL_ICMP, remote);
   }
 
   /** An error with `bodyLength` bytes of a packet that we are said to have sent. Never answered. */
@@ -139,9 +138,8 @@ export class IcmpLayer {
     link.u8.copyWithin(quoteAt, at, at + quote);
     wire.emit(view, icmpAt, type, code, 0, wire.HEADER_LEN + quote);
     const length = wire.HEADER_LEN + quote;
-    const error = this.#ip.turnAround(frame, icmpAt, length, ipv4.PROTOCOL_ICMP, remote);
     link.counters.icmpErrors++;
-    this.#ip.dispatch(error, quoteAt + quote - error, remote);
+    this.#ip.reply(frame, icmpAt, length, ipv4.PROTOCOL_ICMP, remote);
   }
 
   /** Take a token if there is one. A clock that steps back fills nothing. */

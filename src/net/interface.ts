@@ -362,9 +362,11 @@ export class NetInterface {
     const length = this.#ip.receive(at, end, isLinkUnicast);
     if (length < 0) return;
     if (!this.#ownsAddress && !this.#link.isLoop) this.#ip.learn(frame, wire.src(view, at));
-    const payloadAt = at + wire.headerLength(view, at);
+    const { payloadAt } = this.#ip;
     if (wire.isFragment(view, at)) this.#receiveFragment(frame, at, payloadAt, length);
-    else this.#deliver(frame, at, payloadAt, length);
+    else if (wire.protocol(view, at) === wire.PROTOCOL_UDP) {
+      this.udp.receive(frame, payloadAt, length);
+    } else this.#deliver(frame, at, payloadAt, length);
   }
 
   /** The payload of a whole datagram, whose IPv4 header stands at `at`, to its protocol. */

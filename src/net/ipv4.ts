@@ -48,9 +48,12 @@ export class Ipv4Layer {
   address = 0;
   /** What datagrams to us have as destination: `address`, or one that nothing from a device has. */
   #own = NOBODY;
+  #broadcast = BROADCAST_ALL;
   #id = 0;
   /** Whether the datagram that `receive` accepted last was for our address, not for a broadcast one or a group. */
   isUnicast = false;
+  /** Where the payload of that datagram starts. */
+  payloadAt = 0;
 
   /** `firstId`: of fragmented datagrams, which a stranger should not be able to guess (RFC 6274, section 3.5.2). */
   constructor(
@@ -65,15 +68,19 @@ export class Ipv4Layer {
     this.#groups = parts.groups;
     this.paths = parts.paths;
     this.#id = firstId & 0xffff;
+    this.#adopt();
+  }
+
+  #adopt(): void {
     this.address = this.#routes.address;
     this.#own = this.address === 0 ? NOBODY : this.address;
+    this.#broadcast = this.#routes.broadcast;
   }
 
   /** Another address, subnet and gateway from now on. */
   configure(address: Ipv4, prefix: number, gateway: Ipv4): void {
     this.#routes.configure(address, prefix, gateway);
-    this.address = this.#routes.address;
-    this.#own = this.address === 0 ? NOBODY : this.address;
+    this.#adopt();
   }
 
   /** Payload length of the datagram or fragment at `at` when it is well formed and for us; otherwise -1, and it is counted. */
@@ -99,6 +106,7 @@ export class Ipv4Layer {
       return -1;
     }
     const header = wire.headerLength(view, at);
+    this.payloadAt = at + header;
     if (header > wire.HEADER_LEN && wire.checkOptions(view, at, header) < 0) {
       counters.badOptions++;
       return -1;
@@ -115,35 +123,32 @@ export class Ipv4Layer {
   }
 
   /**
-   * Rewrite the Ethernet and IPv4 headers of a received frame whose payload stands at `payloadAt` to send `payloadLength`
-   * bytes of it back to its sender. Options are cut out. Returns the frame's handle from now on, and takes it; `dispatch`
-   * sends it.
+   * Send `payloadLength` bytes of a received frame, from `payloadAt` on and finished, back to its sender: its Ethernet and
+   * IPv4 headers are rewritten, options cut out. Takes the frame. False when it was dropped.
    */
-  turnAround(
+  reply(
     frame: number,
     payloadAt: number,
     payloadLength: number,
     protocol: number,
     remote: number,
-  ): number {
+  ): boolean {
     const link = this.#link;
     const hi = ethernet.srcHi(link.view, frame);
     const lo = ethernet.srcLo(link.view, frame);
     const at = payloadAt - wire.HEADER_LEN;
+    const start = at - ethernet.HEADER_LEN;
+    const isLocal = this.isLocal(remote);
+    const src = isLocal ? this.sourceFor(remote) : this.address;
     link.take(frame);
-    link.emitEthernet(at - ethernet.HEADER_LEN, hi, lo);
-    this.#emit(at, payloadLength, protocol, this.sourceFor(remote), remote, NET_LIMITS.ttl);
-    return at - ethernet.HEADER_LEN;
-  }
-
-  /** Send a frame of `turnAround`, whose Ethernet address is known. Takes it. False when it was dropped. */
-  dispatch(frame: number, length: number, remote: number): boolean {
-    const link = this.#link;
-    if (this.isLocal(remote)) return link.loop(frame, length);
+    link.emitEthernet(start, hi, lo);
+    this.#emit(at, payloadLength, protocol, src, remote, NET_LIMITS.ttl);
+    const length = HEADERS + payloadLength;
+    if (isLocal) return link.loop(start, length);
     if (length - ethernet.HEADER_LEN > this.paths.smallest) {
-      return this.#dispatchLong(frame, length, remote);
+      return this.#dispatchLong(start, length, remote);
     }
-    return link.transmit(frame, length);
+    return link.transmit(start, length);
   }
 
   #dispatchLong(frame: number, length: number, remote: number): boolean {
@@ -321,7 +326,7 @@ export class Ipv4Layer {
   }
 
   #isBroadcast(ip: number): boolean {
-    return ip === BROADCAST_ALL || ip === this.#routes.broadcast;
+    return ip === BROADCAST_ALL || ip === this.#broadcast;
   }
 
   /** An address that a single other host may have: not ours, network zero, loopback, a group or a broadcast. */
@@ -332,7 +337,7 @@ export class Ipv4Layer {
       top !== LOOPBACK_NET &&
       top < 224 &&
       ip !== this.address &&
-      ip !== this.#routes.broadcast
+      ip !== this.#broadcast
     );
   }
 

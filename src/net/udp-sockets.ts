@@ -73,10 +73,10 @@ export class UdpSocket {
 
 export class UdpSockets {
   /** Index into `#sockets` of the first socket of each port; 0: none. */
-  readonly #slots = new Uint16Array(65536);
+  readonly slots = new Uint16Array(65536);
   readonly #sockets: (UdpSocket | null)[] = [null];
   /** Handlers of the sockets that take everything on their port and are alone there. */
-  readonly #plain: (UdpHandler | null)[] = [null];
+  readonly plain: (UdpHandler | null)[] = [null];
   readonly #free: number[] = [];
   #count = 0;
 
@@ -102,7 +102,7 @@ export class UdpSockets {
     }
     socket.slot = this.#free.pop() ?? this.#sockets.length;
     this.#sockets[socket.slot] = socket;
-    this.#plain[socket.slot] = null;
+    this.plain[socket.slot] = null;
     this.#count++;
     this.#link(port, [...chain, socket]);
     return socket;
@@ -113,7 +113,7 @@ export class UdpSockets {
     if (socket.slot === 0) return;
     const chain = this.chainOf(socket.port).filter((other) => other !== socket);
     this.#sockets[socket.slot] = null;
-    this.#plain[socket.slot] = null;
+    this.plain[socket.slot] = null;
     this.#free.push(socket.slot);
     socket.slot = 0;
     this.#count--;
@@ -122,19 +122,14 @@ export class UdpSockets {
 
   chainOf(port: number): UdpSocket[] {
     const chain: UdpSocket[] = [];
-    let socket = this.#sockets[this.#slots[port] ?? 0] ?? null;
+    let socket = this.#sockets[this.slots[port] ?? 0] ?? null;
     for (; socket !== null; socket = socket.next) chain.push(socket);
     return chain;
   }
 
-  /** The handler of a port whose one socket takes everything; otherwise null. */
-  plainHandler(port: number): UdpHandler | null {
-    return this.#plain[this.#slots[port]!]!;
-  }
-
   /** The socket that takes a datagram from `src`, `srcPort` to `dst`, `port`; null when none does. */
   find(port: number, dst: number, src: number, srcPort: number): UdpSocket | null {
-    let socket = this.#sockets[this.#slots[port]!] ?? null;
+    let socket = this.#sockets[this.slots[port]!] ?? null;
     while (socket !== null && !socket.takes(dst, src, srcPort)) socket = socket.next;
     return socket;
   }
@@ -146,8 +141,8 @@ export class UdpSockets {
     });
     const slot = chain[0]?.slot ?? 0;
     const isPlain = chain.length === 1 && chain[0]!.rank === 0 && !chain[0]!.needsChecksum;
-    this.#slots[port] = slot;
-    this.#plain[slot] = isPlain ? chain[0]!.handler : null;
+    this.slots[port] = slot;
+    this.plain[slot] = isPlain ? chain[0]!.handler : null;
   }
 }
 

@@ -34,6 +34,8 @@ export class UdpLayer {
   readonly #ip: Ipv4Layer;
   readonly #icmp: IcmpLayer;
   readonly #sockets = new UdpSockets();
+  readonly #slots = this.#sockets.slots;
+  readonly #plain = this.#sockets.plain;
 
   constructor(link: Link, ip: Ipv4Layer, icmpErrors: IcmpLayer) {
     this.#link = link;
@@ -79,7 +81,7 @@ export class UdpLayer {
       return;
     }
     const handler =
-      this.#sockets.plainHandler(wire.dstPort(view, at)) ?? this.#choose(frame, ipAt, at);
+      this.#plain[this.#slots[wire.dstPort(view, at)]!] ?? this.#choose(frame, ipAt, at);
     if (handler === null) return;
     counters.rxUdp++;
     handler(frame, at + wire.HEADER_LEN, payloadLength, src, wire.srcPort(view, at));
@@ -155,10 +157,8 @@ export class UdpLayer {
     const source = wire.dstPort(view, at);
     const destination = wire.srcPort(view, at);
     const length = wire.HEADER_LEN + payloadLength;
-    const reply = this.#ip.turnAround(frame, at, length, ipv4.PROTOCOL_UDP, remote);
-    const local = this.#ip.sourceFor(remote);
-    wire.emit(view, at, source, destination, payloadLength, local, remote);
-    return this.#ip.dispatch(reply, at + length - reply, remote);
+    wire.emit(view, at, source, destination, payloadLength, this.#ip.sourceFor(remote), remote);
+    return this.#ip.reply(frame, at, length, ipv4.PROTOCOL_UDP, remote);
   }
 
   /**
@@ -175,9 +175,8 @@ export class UdpLayer {
     const length = wire.HEADER_LEN + payloadLength;
     const remote = ipv4.src(view, ipAt);
     if (!this.#hasRoom(payloadAt, payloadLength)) return this.#tooLong(frame);
-    const reply = this.#ip.turnAround(frame, at, length, ipv4.PROTOCOL_UDP, remote);
     wire.setPorts(view, at, wire.dstPort(view, at), wire.srcPort(view, at));
-    return this.#ip.dispatch(reply, at + length - reply, remote);
+    return this.#ip.reply(frame, at, length, ipv4.PROTOCOL_UDP, remote);
   }
 
   /** Keep the received frame after the handler returns. The caller owns it, and replies in it or frees it later. */

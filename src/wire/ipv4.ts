@@ -122,7 +122,7 @@ export function setOption(
   frame.setUint16(at + CHECKSUM, checksum.finish(checksum.sum(frame, at, HEADER_LEN + 4)));
 }
 
-/** Write a whole header of HEADER_LEN bytes, checksum included; `flags`: DONT_FRAGMENT, or a piece's flag and place. */
+/** Write a whole header of HEADER_LEN bytes, checksum included: "don't fragment", and not a piece. */
 export function emit(
   frame: DataView,
   at: number,
@@ -132,21 +132,29 @@ export function emit(
   proto: number,
   source: number,
   destination: number,
-  flags: number = DONT_FRAGMENT,
 ): void {
   const total = HEADER_LEN + payloadLength;
   frame.setUint16(at + VERSION_IHL, 0x4500);
   frame.setUint16(at + TOTAL_LENGTH, total);
   frame.setUint16(at + ID, identification);
-  frame.setUint16(at + FLAGS_OFFSET, flags);
+  frame.setUint16(at + FLAGS_OFFSET, DONT_FRAGMENT);
   frame.setUint16(at + TTL_PROTOCOL, (timeToLive << 8) | proto);
   frame.setInt32(at + SRC, source);
   frame.setInt32(at + DST, destination);
   // The eight words are at hand: adding them is cheaper than reading the header back.
-  const fixed = 0x4500 + total + (identification & 0xffff) + flags + ((timeToLive << 8) | proto);
+  const fixed =
+    0x4500 + total + (identification & 0xffff) + DONT_FRAGMENT + ((timeToLive << 8) | proto);
   const addresses =
     (source >>> 16) + (source & 0xffff) + (destination >>> 16) + (destination & 0xffff);
   frame.setUint16(at + CHECKSUM, checksum.finish(fixed + addresses));
+}
+
+/** Make a written header that of a piece: MORE_FRAGMENTS, when more follow, and the place of its payload in units of 8 bytes. */
+export function setPiece(frame: DataView, at: number, flags: number): void {
+  const before = frame.getUint16(at + FLAGS_OFFSET);
+  const sum = checksum.update(frame.getUint16(at + CHECKSUM), before, flags);
+  frame.setUint16(at + FLAGS_OFFSET, flags);
+  frame.setUint16(at + CHECKSUM, sum);
 }
 
 /** `10.0.0.1 > 10.0.0.2 ttl 64 id 7 len 84 proto 1`. */

@@ -201,7 +201,7 @@ async function change(plane: ControlPlane, plan: Change): Promise<readonly numbe
   }
   if (vnic.removed) throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} was closed meanwhile`);
   const ids = register(plane, plan);
-  plane.network.occupy(vnic);
+  await plane.network.occupy(vnic);
   keepVnic(plane, vnic);
   return ids;
 }

@@ -16,6 +16,9 @@ import type { ArgsOf } from '../protocol.ts';
 import type { Domain } from './domain.ts';
 import { findVnic, type Vnic } from './vnic.ts';
 
+/** How often it is looked whether a port is free. */
+const FREE_POLL_MS = 2;
+
 /** What one VNIC has of the kernel. */
 interface Share {
   /** Its domain has asked to be told. */
@@ -63,8 +66,21 @@ export class NetworkTable {
     closeAll(occupyPorts(device.address, ports));
   }
 
-  /** Invoke: the VNIC occupies the ports of its filters, and no others. What somebody has taken meanwhile is said in the log. */
-  occupy(vnic: Vnic): void {
+  /**
+   * Invoke: the VNIC occupies the ports of its filters, and no others. What somebody has taken meanwhile is said in the log.
+   * Resolves when the kernel may have the ports that it no longer occupies.
+   */
+  async occupy(vnic: Vnic): Promise<void> {
+    const before = this.shareOf(vnic).ports;
+    this.#change(vnic);
+    const { ports } = this.shareOf(vnic);
+    await this.#untilFree(
+      vnic,
+      before.filter((port) => !isAmong(ports, port)),
+    );
+  }
+
+  #change(vnic: Vnic): void {
     const share = this.shareOf(vnic);
     const wanted = vnic.addressing.ownsAddress ? [] : portsFor(vnic.device, vnic.filters);
     const kept = share.ports.map((port, i) => ({ port, fd: share.fds[i]! }));
@@ -90,7 +106,7 @@ export class NetworkTable {
     closeAll(fds.slice(ports.length));
     share.ports = ports.slice(0, fds.length);
     share.fds = fds.slice(0, ports.length);
-    this.occupy(vnic);
+    this.#change(vnic);
   }
 
   /** The VNIC is not open any more: it is told nothing. Its ports stay its own. */
@@ -99,13 +115,27 @@ export class NetworkTable {
     if (share !== undefined) share.follows = false;
   }
 
-  /** The VNIC is no more: the kernel may have its ports. */
-  release(vnic: Vnic): void {
+  /** The VNIC is no more: resolves when the kernel may have its ports. */
+  async release(vnic: Vnic): Promise<void> {
     const share = this.#shares.get(vnic.id);
     if (share === undefined) return;
     this.#shares.delete(vnic.id);
     this.#plane.keeping.delete('ports', vnic.id);
     closeAll(share.fds);
+    await this.#untilFree(vnic, share.ports);
+  }
+
+  /** The keeper lets go of its copies of what we closed in its own time. */
+  async #untilFree(vnic: Vnic, ports: readonly Port[]): Promise<void> {
+    for (let waitedMs = 0; waitedMs < LIMITS.keeperAnswerMsMax; waitedMs += FREE_POLL_MS) {
+      try {
+        closeAll(occupyPorts(vnic.device.address, ports));
+        return;
+      } catch (error) {
+        if (!(error instanceof ArrakisError)) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, FREE_POLL_MS));
+    }
   }
 
   #keep(vnic: Vnic, { ports, fds }: Share): void {

@@ -267,7 +267,7 @@ export function reserveVnic(
   plane.devices.hold(vnic.device);
   vnic.filterIds = addFilters(plane.objects, vnic, 'receive', vnic.filters);
   vnic.rateIds = addRates(plane.objects, vnic);
-  plane.network.occupy(vnic);
+  void plane.network.occupy(vnic);
   keepVnic(plane, vnic);
   return vnic;
 }
@@ -400,12 +400,13 @@ export async function removeVnic(plane: ControlPlane, vnic: Vnic, reason: string
   await detachVnic(plane, vnic);
   if (!first) return;
   plane.keeping.delete('vnic', vnic.id);
-  plane.network.release(vnic);
+  const ports = plane.network.release(vnic);
   const { filterIds, transmitIds, rateIds } = vnic;
   for (const id of [...filterIds, ...transmitIds, ...rateIds]) plane.objects.remove(id);
   plane.objects.remove(vnic.id);
   plane.vnics.delete(vnic.id);
   plane.devices.release(vnic.device);
+  await ports;
   plane.log('info', 'vnic removed', { vnic: vnic.id, name: vnic.name, reason });
 }
 

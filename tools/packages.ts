@@ -17,6 +17,9 @@ export const PACKAGES = {
   strace: 'shows that the data path makes no system calls',
   'netcat-openbsd': 'nc as a UDP and TCP peer',
   bpftool: 'lists attached XDP programs',
+  nmap: 'scans TCP, as one who means no good',
+  hping3: 'floods TCP with segments of any flags',
+  'python3-scapy': 'sends TCP with random headers, options and fragments',
 } as const satisfies Record<string, string>;
 
 const UPDATE_TIMEOUT_MS = 300_000;

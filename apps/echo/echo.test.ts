@@ -3,7 +3,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseIpv4, parseMac } from '../../src/base/address.ts';
 import { createPipe } from '../../src/device/pipe.ts';
-import { NetInterface, UDP_PAYLOAD_OFFSET } from '../../src/net/index.ts';
+import {
+  NetInterface,
+  TCP_END,
+  type TcpConnection,
+  UDP_PAYLOAD_OFFSET,
+} from '../../src/net/index.ts';
 import { serveEcho } from './echo.ts';
 
 const SERVER_IP = parseIpv4('10.0.0.2');
@@ -16,12 +21,14 @@ function start() {
     mac: parseMac('02:00:00:00:00:01'),
     address: parseIpv4('10.0.0.1'),
     prefix: 24,
+    secret: Int32Array.of(1, 2, 3, 4),
   });
   const server = new NetInterface({
     queue: b,
     mac: parseMac('02:00:00:00:00:02'),
     address: SERVER_IP,
     prefix: 24,
+    secret: Int32Array.of(5, 6, 7, 8),
   });
   const echo = serveEcho(server, PORT);
   const received: string[] = [];
@@ -41,13 +48,21 @@ function start() {
     for (let i = 0; i < 1000; i++) if (client.poll(i) + server.poll(i) === 0) return;
     assert.fail('the stacks do not come to rest');
   };
+  let nowMs = 10_000;
+  /** Let time pass in steps of a millisecond until `until` holds, for `ms` at most. */
+  const run = (ms: number, until: () => boolean): boolean => {
+    for (const end = nowMs + ms; nowMs < end && !until(); nowMs++) {
+      while (client.poll(nowMs) + server.poll(nowMs) > 0);
+    }
+    return until();
+  };
   const idleFrames = [a.framesAvailable, b.framesAvailable];
   const expectAllFrames = (): void => {
     client.close();
     server.close();
     assert.deepEqual([a.framesAvailable, b.framesAvailable], idleFrames);
   };
-  return { client, server, echo, received, listen, send, settle, expectAllFrames };
+  return { client, server, a, echo, received, listen, send, settle, run, expectAllFrames };
 }
 
 test('a first datagram finds the server by ARP, and comes back', () => {
@@ -86,5 +101,63 @@ test('a datagram from the echo port is not answered', () => {
   t.settle();
   assert.deepEqual(t.received, []);
   assert.equal(t.echo.fromEcho, 1);
+  t.expectAllFrames();
+});
+
+/** A client that sends `total` bytes of a pattern and, unless it is not to, reads what comes back. */
+function talk(t: ReturnType<typeof start>, total: number, pausesAt: number) {
+  const chunk = new Uint8Array(16_384);
+  const state = { sent: 0, received: 0, isRight: true, closed: -1, connection: null as unknown };
+  const pump = (connection: TcpConnection): void => {
+    while (state.sent < total) {
+      const want = Math.min(chunk.length, total - state.sent);
+      for (let i = 0; i < want; i++) chunk[i] = (state.sent + i) % 251;
+      const took = connection.write(chunk, 0, want);
+      state.sent += took;
+      if (took < want) return;
+    }
+    connection.end();
+  };
+  const connection = t.client.tcp.connect({
+    address: '10.0.0.2',
+    port: PORT,
+    handlers: {
+      onOpen: pump,
+      onDrain: pump,
+      onData: (c, _frame, at, length) => {
+        for (let i = 0; i < length; i++) {
+          state.isRight &&= t.a.memory.u8[at + i] === (state.received + i) % 251;
+        }
+        state.received += length;
+        if (state.received >= pausesAt && state.received - length < pausesAt) c.pause();
+      },
+      onClose: (_connection, why) => {
+        state.closed = why;
+      },
+    },
+  });
+  return { state, connection };
+}
+
+test('a megabyte on a connection comes back, and the end with it', () => {
+  const t = start();
+  const { state } = talk(t, 1_000_000, Number.POSITIVE_INFINITY);
+  assert.ok(t.run(20_000, () => state.closed === TCP_END.closed));
+  assert.equal(state.received, 1_000_000);
+  assert.ok(state.isRight);
+  assert.deepEqual([t.echo.connections, t.echo.streamBytes], [1, 1_000_000]);
+  t.expectAllFrames();
+});
+
+test('a client that does not read is heard no longer, and hears the rest when it reads again', () => {
+  const t = start();
+  const total = 3_000_000;
+  const { state, connection } = talk(t, total, 100_000);
+  assert.ok(t.run(20_000, () => state.received >= 100_000));
+  t.run(60_000, () => false);
+  assert.ok(t.echo.streamBytes < total, 'the echo does not take everything');
+  connection.resume();
+  t.run(200_000, () => state.closed >= 0);
+  assert.deepEqual([state.received, state.isRight, state.closed], [total, true, TCP_END.closed]);
   t.expectAllFrames();
 });

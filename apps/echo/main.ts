@@ -1,7 +1,7 @@
 /**
  * `arrakis run --vnic soft0,ip=10.77.0.2/24 -- dist/apps/echo/main.js [--port 7] [--queues N] [--stats]`
  *
- * Echoes UDP and answers ping on a VNIC of its own until it is told to end, or the VNIC goes. On a VNIC of several
+ * Echoes UDP and TCP and answers ping on a VNIC of its own until it is told to end, or the VNIC goes. On a VNIC of several
  * queue pairs it runs a thread for each.
  */
 import { parseArgs } from 'node:util';
@@ -11,6 +11,7 @@ import {
   formatIpv4,
   formatNetCounters,
   monotonicMs,
+  monotonicUs32,
   type NetCounters,
   NetInterface,
   netTurn,
@@ -33,7 +34,7 @@ interface Server {
 function serveHere(vnic: Vnic, port: number): Server {
   const net = new NetInterface(vnic);
   const echo = serveEcho(net, port);
-  const { turn, timeoutMs } = netTurn(net, monotonicMs);
+  const { turn, timeoutMs } = netTurn(net, monotonicMs, monotonicUs32);
   const loop = vnic.poll(turn, { timeoutMs });
   const done = loop.done.then(() => {
     net.close();
@@ -55,7 +56,7 @@ function serveByThreads(vnic: Vnic, port: number): Server {
 
 function sumOf(all: readonly Counts[]): Counts {
   const sum: { echo: EchoCounters; net: NetCounters } = {
-    echo: { datagrams: 0, bytes: 0, fromEcho: 0 },
+    echo: { datagrams: 0, bytes: 0, fromEcho: 0, connections: 0, streamBytes: 0 },
     net: {} as NetCounters,
   };
   for (const { echo, net } of all) {
@@ -104,6 +105,7 @@ async function main(): Promise<void> {
       console.log(
         `echo: ${echo.datagrams} datagrams, ${echo.bytes} bytes, ${echo.fromEcho} from echo ports`,
       );
+      console.log(`echo: ${echo.connections} connections, ${echo.streamBytes} bytes`);
       console.log(`net: ${formatNetCounters(net)}`);
     }
   } finally {

@@ -34,9 +34,14 @@ import {
   slotOf,
   UPLINK,
 } from '../../src/drivers/af-xdp/programs/maps.ts';
-import { police } from '../../src/drivers/af-xdp/programs/police.ts';
-import { keepOwner, redirectByFlow } from '../../src/drivers/af-xdp/programs/spread.ts';
-import { Assembler, R0, R1, R4, R9 } from '../../src/ebpf/assembler.ts';
+import { police, policeQueue } from '../../src/drivers/af-xdp/programs/police.ts';
+import {
+  chooseByFlow,
+  keepOwner,
+  redirectToSlot,
+  SLOT,
+} from '../../src/drivers/af-xdp/programs/spread.ts';
+import { Assembler, R0, R1, R4, R9, R10 } from '../../src/ebpf/assembler.ts';
 
 /** What a program still has. */
 export interface Kept {
@@ -62,14 +67,18 @@ export function guardWith(maps: SwitchMaps, vnic: GuardOf, kept: Kept): Assemble
   asm.label('forward');
   keepOwner(asm);
   asm.ldx(1, R1, R0, 4).jneImm(R1, KIND.switched, 'drop');
+  chooseByFlow(asm);
+  policeQueue(asm, maps, { slot: slotOf(vnic.id, 0) }, 'send', 'over');
   police(asm, maps, vnic, 'send', 'over');
+  policeQueue(asm, maps, { at: SLOT }, 'receive', 'drop');
   police(asm, maps, R9, 'receive', 'drop');
   if (kept.counters) {
     count(asm, maps, vnic, COUNT_TX);
     count(asm, maps, R9, COUNT_RX);
   }
-  redirectByFlow(asm, [maps.veths, 'veths'], XDP_DROP);
+  redirectToSlot(asm, [maps.veths, 'veths'], XDP_DROP);
   asm.label('wire');
+  policeQueue(asm, maps, { slot: slotOf(vnic.id, 0) }, 'send', 'over');
   police(asm, maps, vnic, 'send', 'over');
   if (kept.counters) count(asm, maps, vnic, COUNT_TX);
   asm.movImm(R9, UPLINK);
@@ -106,14 +115,12 @@ export function steerWith(maps: SwitchMaps, id: number, mac: Mac, kept: Kept): A
   } else {
     asm.movImm(R9, id);
   }
+  if (kept.check) chooseByFlow(asm);
+  else asm.movImm(R4, slotOf(id, 0)).stx(4, R10, SLOT, R4);
+  policeQueue(asm, maps, { at: SLOT }, 'receive', 'over');
   police(asm, maps, R9, 'receive', 'over');
   if (kept.counters) count(asm, maps, R9, COUNT_RX);
-  if (kept.check) {
-    redirectByFlow(asm, [maps.veths, 'veths'], XDP_DROP);
-  } else {
-    asm.movImm(R4, slotOf(id, 0));
-    redirect(asm, [maps.veths, 'veths'], R4, XDP_DROP);
-  }
+  redirectToSlot(asm, [maps.veths, 'veths'], XDP_DROP);
   asm.label('over');
   if (kept.counters) count(asm, maps, R9, DROP.rateExceeded);
   asm.movImm(R0, XDP_DROP).exit();

@@ -344,6 +344,9 @@ export class Domain extends EventEmitter<DomainEvents> {
     } else if (name === 'network.changed') {
       const { vnic, ...network } = body as EventOf<'network.changed'>;
       this.#vnics.get(vnic)?.emit('network', network);
+    } else if (name === 'vnic.queue-broken') {
+      const { vnic, queue, reason } = body as EventOf<'vnic.queue-broken'>;
+      this.#vnics.get(vnic)?.emit('queue-broken', queue, reason);
     } else if (name === 'vnic.reattach') {
       const vnic = this.#vnics.get((body as EventOf<'vnic.reattach'>).vnic);
       if (vnic !== undefined && fds.length === 1) {

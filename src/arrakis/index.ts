@@ -27,7 +27,7 @@ export {
   type NicQueue,
   NO_FRAME,
 } from '../device/nic.ts';
-export { monotonicMs } from '../ffi/clock.ts';
+export { monotonicMs, monotonicUs32 } from '../ffi/clock.ts';
 export type { Box, Filter } from '../filter/boxes.ts';
 export { FilterBuilder, filter } from '../filter/build.ts';
 export { formatFilter } from '../filter/format.ts';
@@ -61,6 +61,19 @@ export {
   type NetOptions,
   netTurn,
   shareNeighbours,
+  TCP_END,
+  TCP_HEADROOM,
+  TCP_PAYLOAD_OFFSET,
+  TCP_STATE,
+  type Tcp,
+  type TcpConnection,
+  type TcpConnectOptions,
+  type TcpEnd,
+  type TcpHandlers,
+  type TcpInfo,
+  type TcpListener,
+  type TcpListenOptions,
+  type TcpState,
   UDP_PAYLOAD_MAX,
   UDP_PAYLOAD_OFFSET,
   type UdpBindOptions,

@@ -5,11 +5,23 @@ import type { Ipv4, Mac } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
 import type { VnicInfo } from '../control/protocol.ts';
 import type { NicQueue } from '../device/nic.ts';
+import { CaptureTap } from '../device/pcap.ts';
 import { setAffinity } from '../ffi/process.ts';
 import type { NeighbourShare } from '../net/index.ts';
+import { ThreadCapture } from './capture.ts';
+import { wallClockNs } from './clock.ts';
 import { letGo, openPair, resetQueue } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
-import { HAS_RESET, LET_GO, THREAD_DATA, type ThreadData, type ThreadMessage } from './threads.ts';
+import { newSecret } from './secret.ts';
+import {
+  HAS_RECORDED,
+  HAS_RESET,
+  LET_GO,
+  type Recorded,
+  THREAD_DATA,
+  type ThreadData,
+  type ThreadMessage,
+} from './threads.ts';
 
 interface ThreadVnicEvents {
   /** The opener asks this thread to end; its loops have been stopped. */
@@ -32,10 +44,16 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
   /** 0: none. */
   readonly gateway: Ipv4;
   readonly ownsAddress: boolean;
+  /** Random, for `NetInterface`. */
+  readonly secret: Int32Array = newSecret();
   /** How this thread hears of neighbours: for `NetInterface`. */
   readonly neighbours: NeighbourShare | null;
   /** What the opener gave to `startThreads`. */
   readonly data: unknown;
+  /** What `queue` wraps, to record what passes. */
+  readonly #inner: NicQueue;
+  readonly #tap: CaptureTap;
+  #capture: ThreadCapture | null = null;
   readonly #control: ThreadData['control'];
   readonly #loops = new Set<PollLoop>();
 
@@ -44,7 +62,9 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
     super();
     const { info, control, cpu } = thread;
     if (cpu !== null) setAffinity([cpu]);
-    this.queue = openPair(thread.description);
+    this.#inner = openPair(thread.description);
+    this.#tap = new CaptureTap(this.#inner, { nowNs: wallClockNs });
+    this.queue = this.#tap;
     this.index = thread.index;
     this.count = thread.count;
     this.info = info;
@@ -71,6 +91,7 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
   /** Release the queue; the thread may then end. Idempotent. */
   close(): void {
     this.#stopLoops();
+    this.#stopCapture();
     this.queue.close();
     this.#control.close();
   }
@@ -81,16 +102,42 @@ export class ThreadVnic extends EventEmitter<ThreadVnicEvents> {
       return;
     }
     if (message.kind === 'reset') {
-      resetQueue(this.queue);
+      resetQueue(this.#inner);
       this.#control.postMessage(HAS_RESET);
+      return;
+    }
+    if (message.kind === 'capture') {
+      this.#startCapture(message);
+      return;
+    }
+    if (message.kind === 'captured') {
+      if (message.capture === this.#capture?.id) this.#capture.written();
+      return;
+    }
+    if (message.kind === 'capture-stop') {
+      this.#stopCapture();
+      this.#control.postMessage(HAS_RECORDED);
       return;
     }
     this.#stopLoops();
     if (message.kind === 'gone') {
       this.emit('gone', message.reason);
-      letGo(this.queue);
+      letGo(this.#inner);
       this.#control.postMessage(LET_GO);
     } else this.emit('stop');
+  }
+
+  #startCapture({ capture, snapLength }: ThreadMessage & { kind: 'capture' }): void {
+    this.#stopCapture();
+    const options = { id: capture, pair: this.index, snapLength };
+    this.#capture = new ThreadCapture(this.#tap, options, (blocks) => {
+      this.#control.postMessage({ capture, blocks } satisfies Recorded, [blocks.buffer]);
+    });
+  }
+
+  #stopCapture(): void {
+    this.#capture?.stop();
+    this.#capture = null;
   }
 
   #stopLoops(): void {

@@ -9,6 +9,7 @@ import { EventEmitter } from 'node:events';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { VnicInfo } from '../control/protocol.ts';
 import { type NeighbourShare, shareNeighbours } from '../net/index.ts';
+import type { CaptureSession } from './capture.ts';
 import type { PairDescription } from './pairs.ts';
 
 /** Under this name in `workerData`. */
@@ -17,6 +18,8 @@ export const THREAD_DATA = 'arrakisThread';
 export const LET_GO = 'let go';
 /** The same: its rings wait for the new device. */
 export const HAS_RESET = 'has reset';
+/** The same: all that it has recorded was handed over before. */
+export const HAS_RECORDED = 'has recorded';
 /** A thread that was asked to stop gets so long before it is terminated. */
 const STOP_MS_MAX = 2_000;
 
@@ -45,7 +48,17 @@ export type ThreadMessage =
   | { readonly kind: 'gone'; readonly reason: string }
   /** The device was replaced: start the rings anew and answer HAS_RESET. */
   | { readonly kind: 'reset' }
-  | { readonly kind: 'pin'; readonly cpu: number };
+  | { readonly kind: 'pin'; readonly cpu: number }
+  /** Record, and send what was recorded as `Recorded`; then, one of them was written; then answer HAS_RECORDED. */
+  | { readonly kind: 'capture'; readonly capture: number; readonly snapLength: number }
+  | { readonly kind: 'captured'; readonly capture: number }
+  | { readonly kind: 'capture-stop' };
+
+/** From a thread to the opener: whole pcapng blocks. */
+export interface Recorded {
+  readonly capture: number;
+  readonly blocks: Uint8Array;
+}
 
 interface ThreadEvents {
   /** Thread `index` ended by an error; its pair is served no more. Without a listener it is a process warning. */
@@ -66,6 +79,9 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
   /** Resolves when every thread has ended, however. */
   readonly done: Promise<void>;
   readonly #threads: readonly Thread[];
+  /** Those that run, and those of which threads may still have something. */
+  readonly #captures = new Map<number, CaptureSession>();
+  #nextCapture = 1;
   #running = 0;
 
   /** Use `Vnic.startThreads`. Starts a worker with module `url` for each pair. */
@@ -130,18 +146,48 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
    * were left.
    */
   async reset(): Promise<number[]> {
+    const isServed = await this.#ask({ kind: 'reset' }, HAS_RESET);
+    return isServed.flatMap((served, index) => (served ? [] : [index]));
+  }
+
+  /** Every thread records its pair into `capture`. */
+  startCapture(capture: CaptureSession): void {
+    const id = this.#nextCapture++;
+    this.#captures.set(id, capture);
+    this.#tell({ kind: 'capture', capture: id, snapLength: capture.snapLength });
+  }
+
+  /** Resolves when every thread has handed over what it recorded, or it is too late for that. */
+  async stopCapture(): Promise<void> {
+    const ids = [...this.#captures.keys()];
+    let late: NodeJS.Timeout | undefined;
+    const lateness = new Promise<void>((resolve) => {
+      late = setTimeout(resolve, STOP_MS_MAX);
+    });
+    await Promise.race([this.#ask({ kind: 'capture-stop' }, HAS_RECORDED), lateness]);
+    clearTimeout(late);
+    for (const id of ids) this.#captures.delete(id);
+  }
+
+  /** Tell every thread; for each, whether it gave `answer`: one that has let go of its queue does not. */
+  #ask(message: ThreadMessage, answer: string): Promise<boolean[]> {
     const answered = this.#threads.map(({ control, hasLetGo }) => {
       let listener = (_message: unknown): void => {};
-      const answer = new Promise<boolean>((resolve) => {
-        listener = (message) => message === HAS_RESET && resolve(true);
+      const given = new Promise<boolean>((resolve) => {
+        listener = (heard) => heard === answer && resolve(true);
         control.on('message', listener);
       });
       const left = hasLetGo.then(() => false);
-      return Promise.race([answer, left]).finally(() => control.off('message', listener));
+      return Promise.race([given, left]).finally(() => control.off('message', listener));
     });
-    this.#tell({ kind: 'reset' });
-    const isServed = await Promise.all(answered);
-    return isServed.flatMap((served, index) => (served ? [] : [index]));
+    this.#tell(message);
+    return Promise.all(answered);
+  }
+
+  #recorded({ capture, blocks }: Recorded, from: MessagePort): void {
+    this.#captures
+      .get(capture)
+      ?.take(blocks, () => from.postMessage({ kind: 'captured', capture } satisfies ThreadMessage));
   }
 
   #tell(message: ThreadMessage): void {
@@ -170,7 +216,12 @@ export class VnicThreads extends EventEmitter<ThreadEvents> {
       });
     });
     const hasLetGo = new Promise<void>((resolve) => {
-      port1.on('message', (message) => message === LET_GO && resolve()).unref();
+      port1
+        .on('message', (message: string | Recorded) => {
+          if (message === LET_GO) resolve();
+          else if (typeof message === 'object') this.#recorded(message, port1);
+        })
+        .unref();
       // It has closed its queue.
       port1.once('close', resolve);
       void ended.then(resolve);

@@ -1,7 +1,6 @@
 /** A VNIC as the application has it: the driver's queue, ready to use, with its addresses. */
 import { EventEmitter } from 'node:events';
 import type { Ipv4, Mac } from '../base/address.ts';
-import { assert } from '../base/assert.ts';
 import { ArrakisError } from '../base/errors.ts';
 import type { ArgsOf, Operation, ReplyOf, VnicInfo } from '../control/protocol.ts';
 import type { Coalescing } from '../device/coalescing.ts';
@@ -13,13 +12,11 @@ import { FdWatch } from '../ffi/watch.ts';
 import type { Filter } from '../filter/boxes.ts';
 import { formatFilter } from '../filter/format.ts';
 import { CaptureSession } from './capture.ts';
+import { wallClockNs } from './clock.ts';
 import { letGo, openPair, type QueueSession, resetQueue } from './pairs.ts';
 import { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
+import { newSecret } from './secret.ts';
 import { type ThreadsOptions, VnicThreads } from './threads.ts';
-
-const NS_PER_MS = 1e6;
-/** The wall clock in nanoseconds, to the microsecond: `Date.now` counts whole milliseconds. */
-const wallClockNs = (): number => (performance.timeOrigin + performance.now()) * NS_PER_MS;
 
 /** What a VNIC needs of its domain. */
 export interface VnicControl {
@@ -50,6 +47,8 @@ interface VnicEvents {
   gone: [reason: string];
   /** The kernel knows something else of the network whose address it shares with the VNIC. Only after `network`. */
   network: [network: HostNetwork];
+  /** Queue pair `queue` broke the protocol of its device, and is served no more. The other pairs go on. */
+  'queue-broken': [queue: number, reason: string];
   /** Its device was restarted, and the queue goes on. Frames that were with the device are lost. */
   reattached: [];
 }
@@ -69,6 +68,8 @@ export class Vnic extends EventEmitter<VnicEvents> {
   readonly gateway: Ipv4;
   /** False when the host's kernel has the address too and answers ARP and ICMP for it. */
   readonly ownsAddress: boolean;
+  /** Random, for `NetInterface`. */
+  readonly secret: Int32Array = newSecret();
   readonly #info: VnicInfo;
   readonly #control: VnicControl;
   readonly #session: QueueSession;
@@ -135,6 +136,7 @@ export class Vnic extends EventEmitter<VnicEvents> {
     const tap = new CaptureTap(queue, { nowNs: wallClockNs });
     this.#taps.set(index, tap);
     this.#queues.push(queue);
+    this.#capture?.add(index, tap);
     return tap;
   }
 
@@ -152,8 +154,10 @@ export class Vnic extends EventEmitter<VnicEvents> {
       });
     }
     const cpus = options.cpus ?? this.#control.cpus();
-    this.#threads = new VnicThreads(url, this.#info, this.#session.pairs, { ...options, cpus });
-    return this.#threads;
+    const threads = new VnicThreads(url, this.#info, this.#session.pairs, { ...options, cpus });
+    this.#threads = threads;
+    if (this.#capture !== null) threads.startCapture(this.#capture);
+    return threads;
   }
 
   /** The application was placed on other processors: its threads follow. */
@@ -292,16 +296,21 @@ export class Vnic extends EventEmitter<VnicEvents> {
     this.#reattaching = this.#reattaching.then(() => this.#restart(socket));
   }
 
-  /** Record into `fd`, which is taken over, until `stopCapture`. The VNIC has one pair: the daemon sees to that. */
+  /** Record every pair into `fd`, which is taken over, until `stopCapture`: each is an interface of its number there. */
   startCapture(fd: number, snapLength: number): void {
     this.stopCapture();
-    const tap = this.#taps.get(0);
-    assert(tap !== undefined, 'a VNIC of one pair has it open');
-    this.#capture = new CaptureSession(tap, fd, snapLength);
+    const names = this.#session.pairs.map((_, pair) => `${this.name} queue ${pair}`);
+    const capture = new CaptureSession(fd, names, snapLength, () => {
+      if (this.#capture === capture) this.stopCapture();
+    });
+    this.#capture = capture;
+    for (const [pair, tap] of this.#taps) capture.add(pair, tap);
+    this.#threads?.startCapture(capture);
   }
 
+  /** The descriptor is closed when the threads have handed over what they had. */
   stopCapture(): void {
-    this.#capture?.stop();
+    this.#capture?.stop(this.#threads?.stopCapture() ?? null);
     this.#capture = null;
   }
 

@@ -4,7 +4,8 @@
  *   ids, capabilities ─► devices, placements ─► domains ─► VNICs ─► regions, endpoints, names ─► `resumed` to every domain
  *
  * - Synchronous: no request is served, and no end of a connection noticed, before everything is in its place.
- * - What does not fit together is given up: an object without its domain, a VNIC without its device or descriptors.
+ * - What does not fit together is given up: an object without its domain, a VNIC without its device or descriptors. The
+ *   sockets of a direct one then have to come back.
  */
 import { ArrakisError } from '../base/errors.ts';
 import { sweepCapabilities } from './caps/keeping.ts';
@@ -36,6 +37,7 @@ export function adoptAll(plane: ControlPlane, keeping: Safekeeping): void {
     plane.placement.remember(String(who), cpus);
   }
   for (const id of keeping.unclaimed('domain')) adoptDomain(plane, keeping, Number(id));
+  plane.repossessions.resume(keeping);
   for (const id of keeping.unclaimed('vnic')) adoptVnic(plane, keeping, Number(id));
   for (const id of keeping.unclaimed('ports')) adoptPorts(plane, keeping, Number(id));
   adoptSharing(plane, keeping);
@@ -73,8 +75,15 @@ function adoptVnic(plane: ControlPlane, keeping: Safekeeping, id: number): void 
   const saved = keeping.peek('vnic', id) as SavedVnic;
   const domain: Domain | undefined =
     saved.domain === plane.self.id ? plane.self : plane.domains.get(saved.domain);
-  if (domain === undefined) return;
-  take(plane, keeping, 'vnic', id, 0, ({ fds }) => restoreVnic(plane, domain, id, saved, fds));
+  // Of a daemon that was killed while it took it away, the VNIC is still noted.
+  const { belongings } = saved;
+  const isLeaving = belongings !== null && plane.repossessions.has(belongings);
+  const kept = isLeaving ? { ...saved, attachment: null } : saved;
+  if (domain !== undefined) {
+    take(plane, keeping, 'vnic', id, 0, ({ fds }) => restoreVnic(plane, domain, id, kept, fds));
+  }
+  const isOpen = (plane.vnics.get(id)?.attachment ?? null) !== null;
+  if (belongings !== null && !isOpen) plane.repossessions.begin(belongings, saved.holder);
 }
 
 /** Kernel ports that were occupied for a VNIC. They are free again when it is no more. */

@@ -57,6 +57,8 @@ export const LIMITS = {
   revokeGraceMsMax: 5_000,
   /** How long a process may hold the sockets of a direct VNIC that is no more, before it is killed. */
   repossessMs: 500,
+  /** The same for others than the process that it was given to, once that one was killed. */
+  repossessOthersMs: 100,
   /** The policy file: its size, how deep it is nested, what it names, and how many problems of it are told. */
   policyBytesMax: 256 * 1024,
   policyDepthMax: 32,

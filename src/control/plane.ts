@@ -18,9 +18,10 @@ import { NameTable } from './objects/name-table.ts';
 import { NetworkTable } from './objects/network.ts';
 import { RegionTable } from './objects/region-share.ts';
 import { ObjectTable } from './objects/table.ts';
-import { type Vnic, vnicGone, vnicReattached } from './objects/vnic.ts';
+import { type Vnic, vnicGone, vnicQueueBroken, vnicReattached } from './objects/vnic.ts';
 import { Placement } from './placement.ts';
 import type { PolicyStore } from './policy/store.ts';
+import { Repossessions } from './repossessions.ts';
 
 /** What the plane needs of the daemon around it. */
 export interface Host {
@@ -77,6 +78,7 @@ export class ControlPlane {
   /** Unix time, ms. */
   readonly clock: () => number;
   readonly devices: DeviceTable;
+  readonly repossessions: Repossessions;
   /** The daemon's own domain, for objects that outlive their maker's connection. */
   readonly self: Domain;
   readonly counters = {
@@ -120,6 +122,7 @@ export class ControlPlane {
       options.log,
       this.keeping,
     );
+    this.repossessions = new Repossessions(this.keeping, options.log);
     const { pid, uid } = this;
     const gid = process.getgid!();
     const birth = { id: 0, createdMs: options.clock() };
@@ -155,6 +158,7 @@ export class ControlPlane {
     return {
       log: this.log,
       vnicGone: (vnic, reason) => vnicGone(this, vnic, reason),
+      vnicQueueBroken: (vnic, queue, reason) => vnicQueueBroken(this, vnic, queue, reason),
       vnicReattached: (vnic, socket) => vnicReattached(this, vnic, socket),
       deviceChanged: (device) => this.devices.save(device),
       networkChanged: (device) => this.network.changed(device),

@@ -5,11 +5,13 @@ import { afterEach, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { connect, isolateNetwork, Namespace } from '../../test/support/network.ts';
 import { rootMissing } from '../../test/support/privilege.ts';
-import { until } from '../../test/support/until.ts';
-import { closeFd } from '../ffi/fd.ts';
+import { sleep, until } from '../../test/support/until.ts';
+import { closeFd, shutdownSocket } from '../ffi/fd.ts';
 import { memfdSealed } from '../ffi/memory.ts';
-import { openXsk, xskQueueIsFree } from '../ffi/xsk.ts';
+import { setLinkDown, setLinkUp } from '../ffi/netlink/index.ts';
+import { openXsk, xskQueueIsFree, xskSend } from '../ffi/xsk.ts';
 import { KEEPER_VARIABLE } from './keeper.ts';
+import type { Log } from './log.ts';
 import { type Belongings, repossess, socketInode } from './repossess.ts';
 
 const APP = fileURLToPath(new URL('../../test/support/hold-socket.app.js', import.meta.url));
@@ -17,6 +19,9 @@ const FRAME_SIZE = 2048;
 const FRAMES = 128;
 const WAIT_MS = 10_000;
 const GRACE_MS = 100;
+const SCAN_MS = 250;
+const NOBODY = 65534;
+const OTHER = 65533;
 
 describe('repossession', { skip: rootMissing() }, () => {
   let ifIndex = 0;
@@ -25,6 +30,7 @@ describe('repossession', { skip: rootMissing() }, () => {
   afterEach(() => {
     for (const step of undo.reverse()) step();
     undo = [];
+    logged = [];
   });
 
   /** A socket on queue 0 of an interface of its own. */
@@ -49,15 +55,15 @@ describe('repossession', { skip: rootMissing() }, () => {
     output: string;
   }
 
+  type How = 'open' | 'sends' | 'mapped' | 'receives' | 'later' | 'hidden';
+
   async function holder(
-    how: 'open' | 'mapped' | 'hidden',
+    how: How,
     socket: number,
     options: { uid?: number; env?: NodeJS.ProcessEnv } = {},
   ): Promise<Holder> {
-    const child = spawn(process.execPath, [APP, how], {
-      ...options,
-      stdio: ['ignore', 'pipe', 'inherit', socket],
-    });
+    const stdio = ['ignore', 'pipe', 'inherit', socket] as const;
+    const child = spawn(process.execPath, [APP, how], { ...options, stdio: [...stdio] });
     undo.push(() => child.kill('SIGKILL'));
     const one = { child, output: '' };
     child.stdout!.setEncoding('utf8').on('data', (text: string) => {
@@ -75,28 +81,57 @@ describe('repossession', { skip: rootMissing() }, () => {
   /** Whoever asks has the queue for a moment. */
   const freed = () => until(() => xskQueueIsFree(ifIndex, 0), WAIT_MS, 'the queue is free');
 
-  const quiet = (): void => {};
+  const lives = ({ child }: Holder): boolean => (child.exitCode ?? child.signalCode) === null;
+
+  let logged: string[] = [];
+  const log: Log = (_, message, fields) => logged.push(`${message} ${JSON.stringify(fields)}`);
+  const said = (pattern: RegExp, { child }: Holder): boolean =>
+    logged.some((line) => pattern.test(line) && line.includes(`"pid":${child.pid},`));
+  const options = { log, graceMs: GRACE_MS };
+
+  test('the kernel has no way to take a bound socket back: that is why processes end', () => {
+    const { socket } = bound();
+    shutdownSocket(socket);
+    assert.ok(!xskQueueIsFree(ifIndex, 0));
+    assert.equal(xskSend(socket), 0);
+    // Neither does the interface let go of it when it is down, in which case it sends no longer.
+    setLinkDown(ifIndex);
+    assert.equal(xskSend(socket), -1);
+    assert.ok(!xskQueueIsFree(ifIndex, 0));
+    setLinkUp(ifIndex);
+    assert.equal(xskSend(socket), 0);
+    closeFd(socket);
+  });
 
   test('a socket that is given back in time costs nobody anything', async () => {
     const { socket, belongings } = bound();
     assert.ok(!xskQueueIsFree(ifIndex, 0));
     setTimeout(() => closeFd(socket), 20);
-    assert.deepEqual(await repossess(belongings, quiet, WAIT_MS), []);
+    const { killed } = await repossess(belongings, { log, graceMs: WAIT_MS });
+    assert.deepEqual(killed, []);
     await freed();
     // A queue, or an interface, that is not there has no socket.
     assert.ok(xskQueueIsFree(ifIndex, 77) && xskQueueIsFree(999_999, 0));
   });
 
-  test('whoever has it open or mapped is killed, and nobody else', async () => {
+  test('who could send is killed; who was only sent the socket, or receives, is not', async () => {
     const { socket, belongings } = bound();
-    const open = await holder('open', socket, { uid: 65534 });
+    const innocent = await holder('open', socket, { uid: NOBODY });
+    const receiver = await holder('receives', socket, { uid: NOBODY });
     const mapped = await holder('mapped', socket);
+    const sender = await holder('sends', socket, { uid: OTHER });
     const other = bystander();
     closeFd(socket);
-    const killed = await repossess(belongings, quiet, GRACE_MS);
-    assert.deepEqual(new Set(killed), new Set([open.child.pid, mapped.child.pid]));
-    assert.deepEqual([await endOf(open), await endOf(mapped)], ['SIGKILL', 'SIGKILL']);
-    await freed();
+    const { killed, back } = await repossess(belongings, options);
+    assert.deepEqual(new Set(killed), new Set([sender.child.pid, mapped.child.pid]));
+    assert.deepEqual([await endOf(sender), await endOf(mapped)], ['SIGKILL', 'SIGKILL']);
+    assert.ok(said(/^killed: it sends on a direct VNIC/, sender));
+    assert.ok(said(/is watched/, innocent));
+    await sleep(2 * SCAN_MS);
+    assert.ok(lives(innocent) && lives(receiver) && !xskQueueIsFree(ifIndex, 0));
+    innocent.child.kill('SIGKILL');
+    receiver.child.kill('SIGKILL');
+    await back;
     assert.equal(other.exitCode ?? other.signalCode, null);
   });
 
@@ -106,30 +141,66 @@ describe('repossession', { skip: rootMissing() }, () => {
     return child;
   }
 
-  test('one that hides it in a socket is killed when it takes it out', async () => {
+  test('its holder goes first, and need not be able to send; others had time to go with it', async () => {
+    const { socket, belongings } = bound();
+    const owner = await holder('open', socket, { uid: NOBODY });
+    const sender = await holder('sends', socket);
+    closeFd(socket);
+    const { killed } = await repossess(belongings, { ...options, holder: owner.child.pid! });
+    assert.deepEqual(killed, [owner.child.pid, sender.child.pid]);
+    assert.ok(said(/^killed: it kept its direct VNIC/, owner));
+    await freed();
+  });
+
+  test('one that waits to send later is killed when it can, and others of its user with it', async () => {
+    const { socket, belongings } = bound();
+    const supply = await holder('open', socket, { uid: NOBODY });
+    const innocent = await holder('open', socket, { uid: OTHER });
+    const later = await holder('later', socket, { uid: NOBODY });
+    closeFd(socket);
+    const { killed, back } = await repossess(belongings, options);
+    assert.deepEqual(killed, []);
+    assert.deepEqual([await endOf(later), await endOf(supply)], ['SIGKILL', 'SIGKILL']);
+    await sleep(2 * SCAN_MS);
+    assert.ok(lives(innocent));
+    assert.ok(said(/^killed: its user sends/, supply));
+    innocent.child.kill('SIGKILL');
+    await back;
+  });
+
+  test('one that hides it in a socket is killed when it takes it out and could send', async () => {
     const { socket, belongings } = bound();
     const hidden = await holder('hidden', socket);
     closeFd(socket);
-    const logged: string[] = [];
-    const killed = await repossess(belongings, (_, message) => logged.push(message), GRACE_MS);
+    const { killed } = await repossess(belongings, options);
     assert.deepEqual(killed, []);
-    assert.match(logged.join(), /may be hidden/);
+    assert.match(logged.join('\n'), /may be hidden/);
     assert.equal(await endOf(hidden), 'SIGKILL');
     await freed();
-    await until(() => /took it out|took out/.test(logged.join()), WAIT_MS, 'and that is logged');
+  });
+
+  test('the watch ends when somebody else has the queue', async () => {
+    const { socket, belongings } = bound();
+    const innocent = await holder('open', socket);
+    closeFd(socket);
+    let isOver = false;
+    const { back } = await repossess(belongings, { ...options, isOver: () => isOver });
+    isOver = true;
+    await back;
+    assert.ok(lives(innocent));
   });
 
   test('the keeper is spared when it is ours, not when somebody says so', async () => {
     const { socket, belongings } = bound();
     const env = { ...process.env, [KEEPER_VARIABLE]: '/run/arrakis' };
-    const keeper = await holder('open', socket, { env });
-    const liar = await holder('open', socket, { env, uid: 65534 });
+    const keeper = await holder('sends', socket, { env });
+    const liar = await holder('sends', socket, { env, uid: NOBODY });
     closeFd(socket);
     // It lets go when it is told, which is what the grace is for; here it never does.
-    const repossessed = repossess(belongings, quiet, GRACE_MS);
+    const repossessed = repossess(belongings, options);
     assert.equal(await endOf(liar), 'SIGKILL');
-    assert.equal(keeper.child.exitCode ?? keeper.child.signalCode, null);
+    assert.ok(lives(keeper));
     keeper.child.kill('SIGKILL');
-    assert.deepEqual(await repossessed, [liar.child.pid]);
+    assert.deepEqual((await repossessed).killed, [liar.child.pid]);
   });
 });

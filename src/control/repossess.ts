@@ -1,34 +1,42 @@
 /**
- * The sockets of a direct VNIC that is no more: whoever still holds one could go on sending, and nothing checks that.
- * (Exokernel's abort protocol: first ask, then take by force.)
+ * The sockets of a direct VNIC that is no more. What goes to it ends with its map entries and flows; what a process sends
+ * on a socket that it kept, nothing checks, and no call of the kernel takes a bound socket back (docs/af-xdp.md). So
+ * whoever could still send is ended, and nobody else. (Exokernel's abort protocol: first ask, then take by force.)
  *
- *   the VNIC goes ──► its holder lets go ──────────────────────────────► nothing to do
- *                 └─► LIMITS.repossessMs later: processes that hold ──► SIGKILL, until none is left
+ *   the VNIC goes ──► everybody lets go ────────────────────────────────────────────────────────► nothing to do
+ *      └ LIMITS.repossessMs later: the holder, the process of its domain, when it has one still ─► SIGKILL
+ *         └ LIMITS.repossessOthersMs later: others that have its transmit ring mapped ───────────► SIGKILL
+ *                                           others of such a process's user that have it at all ─► SIGKILL
+ *                                           others that only have it ────► live, watched while they have it
  *
- * - A holder is a process with the socket among its descriptors, those of a thread included, or mapped (its rings).
+ * - Who only has a descriptor may have been sent it unasked, and could not end that himself: a domain must not get us to
+ *   kill for it. It cannot send before it maps the ring, and is then a sender, within WATCH_MS.
+ * - The processes of one user may end each other anyway. When one of them is found to send, the others are its supply.
  * - A process is killed through a descriptor of it, after it was looked at again: never another that has its number.
  * - A descriptor that is under way in a Unix socket belongs to no process. The queue of the interface, which only that
- *   socket can still have, tells that there is one: then this goes on looking, and kills who takes it out.
+ *   socket can still have, tells that there is one: then this goes on looking.
  */
 import fs from 'node:fs';
+import { isErrno } from '../base/errors.ts';
 import { closeFd } from '../ffi/fd.ts';
 import { pidfdEnded, pidfdOpen, pidfdSignal } from '../ffi/pidfd.ts';
 import { xskQueueIsFree } from '../ffi/xsk.ts';
-import { KEEPER_VARIABLE } from './keeper.ts';
+import { describeProcess, findHolders, type Hold, holdOf } from './holders.ts';
 import { LIMITS } from './limits.ts';
 import type { Log } from './log.ts';
 
 const SIGKILL = 9;
+const INIT = 1;
 const POLL_MS = 5;
 /** Rounds of looking and killing: each ends all that were seen; only a process that multiplies needs many. */
 const ROUNDS_MAX = 64;
 /** How long a killed process may take to end, and the kernel to let go of a socket. */
 const END_MS_MAX = 2_000;
-/** A hidden socket is looked for so often, so many times. */
-const HIDDEN_MS = 250;
-const HIDDEN_ROUNDS_MAX = 240;
-/** Processes looked at before others get their turn. */
-const PROCESSES_PER_TURN = 16;
+/** How often those that are known to have a socket are looked at; and everybody, at first and after a while. */
+const WATCH_MS = 20;
+const SCAN_MS_MIN = 250;
+const SCAN_MS_MAX = 4_000;
+const SCAN_GROWTH = 1.05;
 
 /** What is to come back. */
 export interface Belongings {
@@ -39,123 +47,157 @@ export interface Belongings {
   readonly queues: readonly number[];
 }
 
+export interface RepossessOptions {
+  readonly log: Log;
+  /** The process that was given the sockets; 0: nobody knows. */
+  readonly holder?: number;
+  /** Default: LIMITS.repossessMs. */
+  readonly graceMs?: number;
+  /** The sockets are known to be no more: somebody else has the queue. */
+  readonly isOver?: () => boolean;
+}
+
+export interface Repossessed {
+  /** Processes that were ended. */
+  readonly killed: readonly number[];
+  /** Resolves when the sockets are no more. */
+  readonly back: Promise<void>;
+}
+
 export const socketInode = (fd: number): number => fs.fstatSync(fd).ino;
 
-/** Resolves when nobody has the sockets any more, or one is hidden (see above): the pids that were killed. */
+/** Resolves when nobody can be seen who could send on the sockets. */
 export async function repossess(
-  { sockets, ifIndex, queues }: Belongings,
-  log: Log,
-  graceMs: number = LIMITS.repossessMs,
-): Promise<number[]> {
-  const isFree = (): boolean => queues.every((queue) => xskQueueIsFree(ifIndex, queue));
-  if (await within(graceMs, isFree)) return [];
-  const names = sockets.map((inode) => `socket:[${inode}]`);
-  const killed = await killHolders(names);
-  for (const pid of killed) log('warn', 'killed: it kept a direct VNIC', { pid });
-  if (await within(END_MS_MAX, isFree)) return killed;
-  log('error', 'a queue of a direct VNIC is still taken: its socket may be hidden in another one', {
-    ifIndex,
-    queues,
-  });
-  void watchHidden(names, isFree, log);
-  return killed;
+  belongings: Belongings,
+  options: RepossessOptions,
+): Promise<Repossessed> {
+  const repossession = new Repossession(belongings, options);
+  return { killed: await repossession.run(), back: repossession.back };
 }
 
-async function watchHidden(names: string[], isFree: () => boolean, log: Log): Promise<void> {
-  for (let round = 0; round < HIDDEN_ROUNDS_MAX && !isFree(); round++) {
-    for (const pid of await killHolders(names)) {
-      log('warn', 'killed: it took out a direct VNIC', { pid });
+class Repossession {
+  readonly killed: number[] = [];
+  /** Resolves when the sockets are no more. */
+  back: Promise<void> = Promise.resolve();
+  readonly #belongings: Belongings;
+  readonly #options: RepossessOptions;
+  readonly #names: readonly string[];
+  /** Users of whom a process was found to send. */
+  readonly #senders = new Set<number>();
+  /** Those that only have a descriptor, and those that do not end. */
+  readonly #watched = new Set<number>();
+  readonly #immortal = new Set<number>();
+
+  constructor(belongings: Belongings, options: RepossessOptions) {
+    this.#belongings = belongings;
+    this.#options = options;
+    this.#names = belongings.sockets.map((inode) => `socket:[${inode}]`);
+  }
+
+  async run(): Promise<number[]> {
+    const { graceMs = LIMITS.repossessMs, holder = 0, log } = this.#options;
+    if (await within(graceMs, this.#isBack)) return this.killed;
+    if (holder > 0 && (await this.#kill(holder, 'it kept its direct VNIC'))) {
+      await within(LIMITS.repossessOthersMs, this.#isBack);
     }
-    await pause(HIDDEN_MS);
+    await this.#endSenders('it sends on a direct VNIC that is not its own');
+    const pids = [...this.#watched, ...this.#immortal];
+    if (await within(pids.length > 0 ? 0 : END_MS_MAX, this.#isBack)) return this.killed;
+    const { ifIndex, queues } = this.#belongings;
+    const why =
+      pids.length > 0 ? 'processes have its socket' : 'its socket may be hidden in another';
+    log('error', `a queue of a direct VNIC is still taken: ${why}`, { ifIndex, queues, pids });
+    this.back = this.#watch();
+    return this.killed;
   }
-}
 
-async function killHolders(names: readonly string[]): Promise<number[]> {
-  const killed: number[] = [];
-  for (let round = 0; round < ROUNDS_MAX; round++) {
-    // Threads and mappings are looked at only when no process is plainly a holder: it takes far longer.
-    let holders = await findHolders(names, holdsOpen);
-    if (holders.length === 0) holders = await findHolders(names, holdsHidden);
-    if (holders.length === 0) break;
-    for (const pid of holders) if (await kill(pid, names)) killed.push(pid);
-  }
-  return killed;
-}
+  readonly #isBack = (): boolean => {
+    const { ifIndex, queues } = this.#belongings;
+    return (
+      this.#options.isOver?.() === true || queues.every((queue) => xskQueueIsFree(ifIndex, queue))
+    );
+  };
 
-type Holds = (pid: number, names: readonly string[]) => boolean;
-
-async function findHolders(names: readonly string[], holds: Holds): Promise<number[]> {
-  const holders: number[] = [];
-  let looked = 0;
-  for (const entry of fs.readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
-    const pid = Number(entry);
-    if (pid === process.pid) continue;
-    if (++looked % PROCESSES_PER_TURN === 0) await pause(0);
-    if (holds(pid, names) && !isKeeper(pid)) holders.push(pid);
-  }
-  return holders;
-}
-
-/** The socket is among the descriptors in `directory`. A process that has ended, or hides from us, has none. */
-function hasDescriptor(directory: string, names: readonly string[]): boolean {
-  try {
-    for (const fd of fs.readdirSync(directory)) {
-      if (names.includes(linkOf(`${directory}/${fd}`))) return true;
+  /** Until the sockets are no more: whoever begins to send is ended. */
+  async #watch(): Promise<void> {
+    let scanMs = SCAN_MS_MIN;
+    while (!this.#isBack()) {
+      for (let waited = 0; waited < scanMs; waited += WATCH_MS) {
+        await pause(WATCH_MS);
+        const sends = [...this.#watched].some((pid) => holdOf(pid, this.#names) === 'sends');
+        if (sends) break;
+      }
+      await this.#endSenders('it sends on a direct VNIC that is no more');
+      scanMs = Math.min(scanMs * SCAN_GROWTH, SCAN_MS_MAX);
     }
-  } catch {
-    // It ended meanwhile.
   }
-  return false;
+
+  async #endSenders(reason: string): Promise<void> {
+    for (let round = 0; round < ROUNDS_MAX; round++) {
+      // Those that are plainly holders first, so that they end soon.
+      let ended = await this.#endAmong(await findHolders(this.#names, false), reason);
+      if (!ended) ended = await this.#endAmong(await findHolders(this.#names, true), reason);
+      if (!ended) return;
+    }
+  }
+
+  /** True when one was killed: there may be more by now. */
+  async #endAmong(holders: ReadonlyMap<number, Hold>, reason: string): Promise<boolean> {
+    let ended = false;
+    for (const [pid, hold] of holders) {
+      if (this.#immortal.has(pid)) continue;
+      const uid = describeProcess(pid)?.uid ?? -1;
+      if (hold === 'sends') this.#senders.add(uid);
+      else if (!this.#senders.has(uid)) {
+        this.#note(this.#watched, pid, 'it has the socket of a direct VNIC, and is watched');
+        continue;
+      }
+      const why = hold === 'sends' ? reason : 'its user sends on a direct VNIC that is no more';
+      if (await this.#kill(pid, why)) ended = true;
+    }
+    return ended;
+  }
+
+  /** Said once of each. */
+  #note(set: Set<number>, pid: number, message: string): void {
+    if (set.has(pid)) return;
+    set.add(pid);
+    this.#options.log('warn', message, { pid, ...describeProcess(pid) });
+  }
+
+  /** False when it was no holder any more, or does not end. */
+  async #kill(pid: number, reason: string): Promise<boolean> {
+    const about = describeProcess(pid);
+    let fd: number;
+    try {
+      fd = pidfdOpen(pid);
+    } catch {
+      return false;
+    }
+    try {
+      if (holdOf(pid, this.#names) === null) return false;
+      if (pid === INIT || !signal(fd) || !(await within(END_MS_MAX, () => pidfdEnded(fd)))) {
+        this.#note(this.#immortal, pid, `cannot be killed: ${reason}`);
+        return false;
+      }
+      this.#watched.delete(pid);
+      this.killed.push(pid);
+      this.#options.log('warn', `killed: ${reason}`, { pid, reason, ...about });
+      return true;
+    } finally {
+      closeFd(fd);
+    }
+  }
 }
 
-function linkOf(path: string): string {
+/** False when we may not. One that has ended meanwhile was signalled well enough. */
+function signal(pidfd: number): boolean {
   try {
-    return fs.readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-const holdsOpen: Holds = (pid, names) => hasDescriptor(`/proc/${pid}/fd`, names);
-
-const holdsHidden: Holds = (pid, names) => {
-  try {
-    const maps = fs.readFileSync(`/proc/${pid}/maps`, 'latin1');
-    if (names.some((name) => maps.includes(name))) return true;
-    const threads = fs.readdirSync(`/proc/${pid}/task`);
-    return threads.some((thread) => hasDescriptor(`/proc/${pid}/task/${thread}/fd`, names));
-  } catch {
-    return false;
-  }
-};
-
-/** Our keeper holds sockets for the next daemon, and closes them when it is told. Only our own user can be one. */
-function isKeeper(pid: number): boolean {
-  try {
-    if (fs.statSync(`/proc/${pid}`).uid !== process.getuid!()) return false;
-    const environment = fs.readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
-    return environment.some((entry) => entry.startsWith(`${KEEPER_VARIABLE}=`));
-  } catch {
-    return false;
-  }
-}
-
-/** False when it was no holder any more. */
-async function kill(pid: number, names: readonly string[]): Promise<boolean> {
-  let fd: number;
-  try {
-    fd = pidfdOpen(pid);
-  } catch {
-    return false;
-  }
-  try {
-    if (!holdsOpen(pid, names) && !holdsHidden(pid, names)) return false;
-    if (!pidfdSignal(fd, SIGKILL)) return false;
-    await within(END_MS_MAX, () => pidfdEnded(fd));
+    pidfdSignal(pidfd, SIGKILL);
     return true;
-  } finally {
-    closeFd(fd);
+  } catch (error) {
+    if (isErrno(error, 'EPERM')) return false;
+    throw error;
   }
 }
 

@@ -27,6 +27,11 @@ export interface PcapngOptions {
   readonly bufferBytes?: number;
   /** Name of the interface in the file. Default "arrakis". */
   readonly interfaceName?: string;
+  /**
+   * Number of the interface, when the file has several and its headers are written by somebody else (`pcapngHeaders`).
+   * Default: the writer begins the file, which has one interface.
+   */
+  readonly interfaceId?: number;
 }
 
 const LINKTYPE_ETHERNET = 1;
@@ -46,6 +51,8 @@ const DROPCOUNT_LEN = 12;
 const INTERFACE_NAME_MAX = 255;
 const TWO_32 = 0x1_0000_0000;
 
+const DEFAULT_NAME = 'arrakis';
+
 const pad4 = (n: number): number => (n + 3) & ~3;
 
 export class PcapngWriter {
@@ -54,19 +61,24 @@ export class PcapngWriter {
   drops = 0;
   readonly #sink: CaptureSink;
   readonly #snapLength: number;
+  readonly #interfaceId: number;
   readonly #buffer: Buffer;
   #used = 0;
   /** Lost since the last packet that was written. */
   #dropsUntold = 0;
 
-  /** Puts the section and interface headers into the buffer; nothing reaches the sink before `flush` or half a buffer. */
+  /** Puts the headers of a file, if it begins one, into the buffer; nothing reaches the sink before `flush` or half a buffer. */
   constructor(sink: CaptureSink, options: PcapngOptions = {}) {
     this.#sink = sink;
     this.#snapLength = options.snapLength ?? 65535;
     assert(this.#snapLength > 0, 'a capture keeps something of a packet');
     const leastBytes = 1024 + 2 * (this.#snapLength + 128);
     this.#buffer = Buffer.alloc(Math.max(options.bufferBytes ?? 1 << 20, leastBytes));
-    this.#writeHeaders(options.interfaceName ?? 'arrakis');
+    this.#interfaceId = options.interfaceId ?? 0;
+    if (options.interfaceId !== undefined) return;
+    const headers = pcapngHeaders([options.interfaceName ?? DEFAULT_NAME], this.#snapLength);
+    this.#buffer.set(headers);
+    this.#used = headers.length;
   }
 
   /** Bytes that wait for the sink. */
@@ -176,7 +188,7 @@ export class PcapngWriter {
     const high = Math.floor(timeNs / TWO_32);
     let to = buffer.writeUInt32LE(BLOCK_EPB, this.#used);
     to = buffer.writeUInt32LE(total, to);
-    to = buffer.writeUInt32LE(0, to);
+    to = buffer.writeUInt32LE(this.#interfaceId, to);
     to = buffer.writeUInt32LE(high, to);
     to = buffer.writeUInt32LE(Math.floor(timeNs - high * TWO_32), to);
     to = buffer.writeUInt32LE(captured, to);
@@ -184,34 +196,46 @@ export class PcapngWriter {
   }
 
   #option(at: number, code: number, length: number): number {
-    const to = this.#buffer.writeUInt16LE(code, at);
-    return this.#buffer.writeUInt16LE(length, to);
+    return writeOption(this.#buffer, at, code, length);
   }
+}
 
-  #writeHeaders(interfaceName: string): void {
-    const buffer = this.#buffer;
-    let to = buffer.writeUInt32LE(BLOCK_SHB, 0);
-    to = buffer.writeUInt32LE(SHB_LEN, to);
-    to = buffer.writeUInt32LE(BYTE_ORDER_MAGIC, to);
-    to = buffer.writeUInt16LE(1, to);
-    to = buffer.writeUInt16LE(0, to);
-    // Section length -1: not known when the section begins.
-    to = buffer.writeUInt32LE(0xffffffff, to);
-    to = buffer.writeUInt32LE(0xffffffff, to);
-    to = buffer.writeUInt32LE(SHB_LEN, to);
+function writeOption(buffer: Buffer, at: number, code: number, length: number): number {
+  return buffer.writeUInt16LE(length, buffer.writeUInt16LE(code, at));
+}
 
-    const name = Buffer.from(interfaceName).subarray(0, INTERFACE_NAME_MAX);
-    const total = 16 + (4 + pad4(name.length)) + 8 + 4 + 4;
-    to = buffer.writeUInt32LE(BLOCK_IDB, to);
-    to = buffer.writeUInt32LE(total, to);
-    to = buffer.writeUInt16LE(LINKTYPE_ETHERNET, to);
-    to = buffer.writeUInt16LE(0, to);
-    to = buffer.writeUInt32LE(this.#snapLength, to);
-    to = this.#option(to, OPT_IF_NAME, name.length);
-    name.copy(buffer, to);
-    to = this.#option(to + pad4(name.length), OPT_IF_TSRESOL, 1);
-    buffer[to] = 9;
-    to = this.#option(to + 4, 0, 0);
-    this.#used = buffer.writeUInt32LE(total, to);
-  }
+/** The beginning of a file: a section, and an interface of each name, numbered in this order. */
+export function pcapngHeaders(interfaceNames: readonly string[], snapLength: number): Buffer {
+  const section = Buffer.alloc(SHB_LEN);
+  let to = section.writeUInt32LE(BLOCK_SHB, 0);
+  to = section.writeUInt32LE(SHB_LEN, to);
+  to = section.writeUInt32LE(BYTE_ORDER_MAGIC, to);
+  to = section.writeUInt16LE(1, to);
+  to = section.writeUInt16LE(0, to);
+  // Section length -1: not known when the section begins.
+  to = section.writeUInt32LE(0xffffffff, to);
+  to = section.writeUInt32LE(0xffffffff, to);
+  section.writeUInt32LE(SHB_LEN, to);
+  return Buffer.concat([
+    section,
+    ...interfaceNames.map((name) => interfaceBlock(name, snapLength)),
+  ]);
+}
+
+function interfaceBlock(interfaceName: string, snapLength: number): Buffer {
+  const name = Buffer.from(interfaceName).subarray(0, INTERFACE_NAME_MAX);
+  const total = 16 + (4 + pad4(name.length)) + 8 + 4 + 4;
+  const block = Buffer.alloc(total);
+  let to = block.writeUInt32LE(BLOCK_IDB, 0);
+  to = block.writeUInt32LE(total, to);
+  to = block.writeUInt16LE(LINKTYPE_ETHERNET, to);
+  to = block.writeUInt16LE(0, to);
+  to = block.writeUInt32LE(snapLength, to);
+  to = writeOption(block, to, OPT_IF_NAME, name.length);
+  name.copy(block, to);
+  to = writeOption(block, to + pad4(name.length), OPT_IF_TSRESOL, 1);
+  block[to] = 9;
+  to = writeOption(block, to + 4, 0, 0);
+  block.writeUInt32LE(total, to);
+  return block;
 }

@@ -19,6 +19,8 @@ const ETHTOOL_GGSO = 0x23;
 const ETHTOOL_SGSO = 0x24;
 const ETHTOOL_GGRO = 0x2b;
 const ETHTOOL_SGRO = 0x2c;
+const ETHTOOL_GFLAGS = 0x25;
+const ETHTOOL_SFLAGS = 0x26;
 const ETHTOOL_GCHANNELS = 0x3c;
 const ETHTOOL_GSET = 0x01;
 
@@ -36,6 +38,11 @@ const BITS_PER_MBIT = 1_000_000;
 const VALUE_BYTES = 8;
 /** struct ethtool_channels: cmd, then max rx, tx, other, combined, then the same four as set. */
 const CHANNELS_BYTES = 36;
+
+/** enum ethtool_flags: ETH_FLAG_TXVLAN, ETH_FLAG_RXVLAN. */
+const VLAN_FLAG = { transmit: 1 << 7, receive: 1 << 8 } as const;
+/** Which side of an interface puts VLAN tags on, or takes them off. */
+export type VlanOffload = keyof typeof VLAN_FLAG;
 
 /** Queues by purpose. A combined channel is one receive and one transmit queue. */
 export interface Channels {
@@ -137,6 +144,24 @@ export function setGso(name: string, on: boolean): void {
 /** Off: the kernel cuts TCP segments itself, after the last queue of its own, before the interface. */
 export function setTso(name: string, on: boolean): void {
   setValue(name, ETHTOOL_STSO, on, 'ETHTOOL_STSO');
+}
+
+function getFlags(name: string): number {
+  const data = Buffer.alloc(VALUE_BYTES);
+  ethtool(name, ETHTOOL_GFLAGS, data, 'ETHTOOL_GFLAGS');
+  return data.readUInt32LE(4);
+}
+
+/** Whether the interface keeps VLAN tags beside the frame on that side. */
+export const getVlanOffload = (name: string, side: VlanOffload): boolean =>
+  (getFlags(name) & VLAN_FLAG[side]) !== 0;
+
+/** Off: tags are in the frames. SystemError EINVAL where the driver has it fixed. */
+export function setVlanOffload(name: string, side: VlanOffload, on: boolean): void {
+  const flags = getFlags(name);
+  const data = Buffer.alloc(VALUE_BYTES);
+  data.writeUInt32LE(on ? flags | VLAN_FLAG[side] : flags & ~VLAN_FLAG[side], 4);
+  ethtool(name, ETHTOOL_SFLAGS, data, 'ETHTOOL_SFLAGS');
 }
 
 /** Queues of the interface; a driver without channels is a SystemError EOPNOTSUPP. */

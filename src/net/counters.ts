@@ -12,6 +12,8 @@ export const RX_OUTCOMES = [
   'rxIgmp',
   /** An ICMP error about a packet that we had sent. */
   'rxIcmpError',
+  /** A TCP segment for a connection or a listener, whatever that did with it (TCP_EVENTS). */
+  'rxTcp',
   /** Shorter than its header, an IEEE 802.3 frame, or sent by a group address. */
   'badEthernet',
   'badArp',
@@ -27,7 +29,8 @@ export const RX_OUTCOMES = [
   'badQuote',
   /** A frame of another VLAN, or without the tag that it should have, or with one that it should not. */
   'otherVlan',
-  /** Wrong checksum in the IPv4, UDP or ICMP header. */
+  'badTcp',
+  /** Wrong checksum in the IPv4, UDP, TCP or ICMP header. */
   'badChecksum',
   'notForUs',
   /** A fragment that waits for the others. The one that makes the datagram whole has the datagram's outcome. */
@@ -44,6 +47,59 @@ export const RX_OUTCOMES = [
   'noProtocol',
   /** UDP to a port that nobody has bound. */
   'noSocket',
+  /** TCP for no connection and no listener. */
+  'noConnection',
+] as const;
+
+/** What TCP did with segments beyond the plain course of things. */
+export const TCP_EVENTS = [
+  /** Segments to and from connections. */
+  'tcpSegmentsOut',
+  'tcpConnects',
+  'tcpAccepts',
+  /** Dropped: outside the window, an old duplicate by its timestamp, acknowledging what was never sent, an old ACK. */
+  'tcpOutOfWindow',
+  'tcpPaws',
+  'tcpBadAck',
+  'tcpBadOptions',
+  /** A state has no use for it: no ACK bit, data after the end, a SYN that makes no sense. */
+  'tcpUnexpected',
+  /** Data that was there already; data that came before what precedes it. */
+  'tcpDuplicate',
+  'tcpOutOfOrder',
+  /** Data dropped, to be sent again by the peer: too much of it is kept (NET_LIMITS). */
+  'tcpReceiveFull',
+  /** No frame was free for a segment; no room in the transmit queue. */
+  'tcpNoFrame',
+  'tcpNoRoom',
+  'tcpChallengeAcks',
+  'tcpChallengeLimited',
+  'tcpResetsSent',
+  'tcpResetsLimited',
+  'tcpResetsReceived',
+  'tcpBadResets',
+  /** A SYN that was dropped because there are NET_LIMITS.tcpFlowsMax flows; flows in TIME-WAIT that made room. */
+  'tcpFlowsFull',
+  'tcpTimeWaitEvicted',
+  /** A SYN found the backlog full and got a cookie; cookies that came back, and that were wrong. */
+  'tcpCookiesSent',
+  'tcpCookiesAccepted',
+  'tcpCookiesBad',
+  /** Connections that ended without an answer. */
+  'tcpTimedOut',
+  'tcpZeroWindowProbes',
+  'tcpKeepAlives',
+  'tcpIcmpErrors',
+  'tcpIcmpIgnored',
+  /** The sender's half (recovery.ts). */
+  'retransmits',
+  'timeouts',
+  'probes',
+  'recoveries',
+  'undone',
+  'dsacks',
+  'badSacks',
+  'reneged',
 ] as const;
 
 /** What happened to datagrams in pieces. */
@@ -86,6 +142,7 @@ export type NetCounter =
   | 'rxFrames'
   | (typeof RX_OUTCOMES)[number]
   | (typeof FRAGMENT_EVENTS)[number]
+  | (typeof TCP_EVENTS)[number]
   | (typeof TX_EVENTS)[number];
 export type NetCounters = Record<NetCounter, number>;
 
@@ -95,6 +152,7 @@ export function newNetCounters(): NetCounters {
     ...RX_OUTCOMES,
     ...FRAGMENT_EVENTS,
     ...TX_EVENTS,
+    ...TCP_EVENTS,
   ];
   return Object.fromEntries(names.map((name) => [name, 0])) as NetCounters;
 }

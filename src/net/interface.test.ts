@@ -245,7 +245,8 @@ describe('what is not for us', () => {
       'from 0.0.0.0',
       udpFrame({ mac: PEER.mac, ip: 0, port: 1 }, { ...US, port: 7 }, HELLO),
     ],
-    ['noProtocol', 'TCP', ipv4Frame(PEER, US, 6, new Uint8Array(20))],
+    ['noProtocol', 'SCTP', ipv4Frame(PEER, US, 132, new Uint8Array(20))],
+    ['badTcp', 'a header of no length', ipv4Frame(PEER, US, 6, new Uint8Array(20))],
     ['badIp', 'a header alone', toUs().slice(0, 33)],
   ];
   for (const [name, what, bytes] of cases) {

@@ -17,6 +17,7 @@ import { ArpCache, type NeighbourState } from './arp.ts';
 import type { NetCounters } from './counters.ts';
 import { IcmpLayer } from './icmp.ts';
 import { IcmpErrors } from './icmp-errors.ts';
+import { Ipv4Output } from './ip-output.ts';
 import { Ipv4Layer } from './ipv4.ts';
 import { NET_LIMITS } from './limits.ts';
 import { Link, NO_VLAN } from './link.ts';
@@ -25,6 +26,7 @@ import type { NeighbourShare } from './neighbours.ts';
 import { MAPPED, PathMtu } from './path-mtu.ts';
 import { FRAGMENT, KEY, Reassembly } from './reassembly.ts';
 import { type NetRoute, Routes } from './routes.ts';
+import { TcpLayer } from './tcp/layer.ts';
 import { UdpLayer } from './udp.ts';
 
 export interface NetOptions {
@@ -50,6 +52,8 @@ export interface NetOptions {
   readonly random?: () => number;
   /** Announce our address, and defend it (RFC 5227). Default: neither. Not for a shared address. */
   readonly guard?: GuardOptions;
+  /** Four random words that nobody can guess; without them there is no TCP. */
+  readonly secret?: Int32Array | null;
 }
 
 /** What the kernel knows of the network whose address it shares with us. */
@@ -85,6 +89,7 @@ export class NetInterface {
   readonly paths: PathMtu;
   /** Errors about what was sent, for each protocol. */
   readonly icmpErrors: IcmpErrors;
+  readonly tcp: TcpLayer;
   readonly #link: Link;
   readonly #arp: ArpCache;
   readonly #routes = new Routes();
@@ -137,24 +142,23 @@ export class NetInterface {
     this.#reassembly.onExpired = (frame, _at, isIpv6) => {
       if (!isIpv6) this.#icmp.error(frame, TIME_EXCEEDED, REASSEMBLY_TIME);
     };
+    const out = new Ipv4Output(this.#ip);
+    this.tcp = new TcpLayer(link, out, options.secret ?? null, this.#ownsAddress);
+    this.icmpErrors.handle(wire.PROTOCOL_TCP, this.tcp.onIcmpError);
   }
 
   /**
-   * One turn at time `nowMs`, which never goes back. Returns the amount of work there was: 0 means that nothing is
+   * One turn at time `nowMs`, which never goes back; `nowUs` is the same time in microseconds, an int32 that wraps. Returns the amount of work there was: 0 means that nothing is
    * left to do until a frame arrives or `nextTimerMs` comes. Throws what a handler throws; the next turn goes on.
    */
-  poll(nowMs: number): number {
+  poll(nowMs: number, nowUs: number = Math.round(nowMs * 1000) | 0): number {
     const link = this.#link;
     const queue = link.queue;
-    link.nowMs = nowMs;
-    if (this.#next === this.#count) {
-      this.#next = 0;
-      this.#count = queue.rxBatch(this.#frames, this.#lengths, NET_LIMITS.batchMax);
-    }
-    const received = this.#count - this.#next;
+    link.setTime(nowMs, nowUs);
+    const received = this.gather();
     if (received > 0) this.#receiveBatch();
     if (link.looped > 0 || this.#loopNext < this.#loopCount) this.#receiveLooped();
-    const due = this.#tick();
+    const due = this.#tick() + this.tcp.turn();
     const sent = link.flush();
     if (received + sent + link.queued > 0) queue.kick();
     queue.reclaim(NET_LIMITS.reclaimMax);
@@ -192,8 +196,28 @@ export class NetInterface {
     if (index >= 0) this.#timers.splice(index, 1);
   }
 
-  /** Send now what `udp.sendTo` queued outside a turn. Returns how many frames the device accepted. */
-  flush(): number {
+  /**
+   * Take a batch from the device, for `poll` to process: whoever reads the clock in between has the time of the frames.
+   * Returns how many frames wait.
+   */
+  gather(): number {
+    if (this.#next === this.#count) {
+      this.#next = 0;
+      const max = NET_LIMITS.batchMax;
+      this.#count = this.#link.queue.rxBatch(this.#frames, this.#lengths, max);
+    }
+    return this.#count - this.#next;
+  }
+
+  /**
+   * Send now what `udp.sendTo` queued outside a turn and, when the time is given, what was written to connections: they
+   * measure by it, and the time of the last turn may be long past. Returns how many frames the device accepted.
+   */
+  flush(nowMs = -1, nowUs: number = Math.round(nowMs * 1000) | 0): number {
+    if (nowMs >= 0) {
+      this.#link.setTime(nowMs, nowUs);
+      this.tcp.flush();
+    }
     const sent = this.#link.flush();
     if (sent > 0) this.#link.queue.kick();
     return sent;
@@ -205,7 +229,7 @@ export class NetInterface {
     const { guard, groups } = this;
     let own = Math.min(this.#arp.nextDueMs, this.#reassembly.nextDueMs);
     for (const timer of this.#timers) own = Math.min(own, timer.nextDueMs);
-    return Math.min(own, guard.nextDueMs, groups.nextDueMs);
+    return Math.min(own, guard.nextDueMs, groups.nextDueMs, this.tcp.nextDueMs);
   }
 
   /** Frames that wait for the rest of their datagrams. */
@@ -269,8 +293,18 @@ export class NetInterface {
     return this.#arp.stateOf(address | 0);
   }
 
-  /** Give back every frame that the stack holds. The queue stays open. */
+  /** End every connection, and give back every frame that the stack holds. The queue stays open. */
   close(): void {
+    const { queue } = this.#link;
+    try {
+      this.tcp.close();
+    } finally {
+      if (this.#link.flush() > 0) queue.kick();
+      this.#giveBack();
+    }
+  }
+
+  #giveBack(): void {
     while (this.#next < this.#count) this.#link.queue.free(this.#frames[this.#next++]!);
     while (this.#loopNext < this.#loopCount) {
       this.#link.queue.free(this.#loopFrames[this.#loopNext++]!);
@@ -374,6 +408,7 @@ export class NetInterface {
     const { view, counters } = this.#link;
     const protocol = wire.protocol(view, at);
     if (protocol === wire.PROTOCOL_UDP) this.udp.receive(frame, payloadAt, length);
+    else if (protocol === wire.PROTOCOL_TCP) this.#receiveTcp(frame, at, payloadAt, length);
     else if (protocol === wire.PROTOCOL_ICMP) this.#icmp.receive(frame, payloadAt, length);
     else if (!this.#ownsAddress) counters.notForUs++;
     else if (protocol === wire.PROTOCOL_IGMP) this.groups.receive(at, payloadAt, length);
@@ -409,6 +444,13 @@ export class NetInterface {
       if (protocol === wire.PROTOCOL_UDP) this.udp.receiveLarge(gathered, total, src, dst);
       else counters.tooLarge++;
     }
+  }
+
+  /** TCP speaks with one host at a time: a segment to a broadcast address is none (RFC 9293, section 3.9.2.3). */
+  #receiveTcp(frame: number, at: number, payloadAt: number, length: number): void {
+    const { view, counters } = this.#link;
+    if (!this.#ip.isUnicast) counters.notForUs++;
+    else this.tcp.receiveIpv4(frame, payloadAt, length, wire.src(view, at), wire.dst(view, at));
   }
 }
 

@@ -74,6 +74,55 @@ export const NET_LIMITS = {
   udpSocketsMax: 16_384,
   /** Sockets on one port: they are looked at one by one. */
   udpSocketsPerPortMax: 256,
+  /** TCP: flows of an interface in every state, TIME-WAIT among them; of these, in TIME-WAIT. */
+  tcpFlowsMax: 131_072,
+  tcpTimeWaitMax: 65_536,
+  tcpListenersMax: 1_024,
+  /** Handshakes under way for one listener, unless it says otherwise, and at most. Beyond that, SYN cookies. */
+  tcpBacklog: 512,
+  tcpBacklogMax: 8_192,
+  /** Bytes that a connection takes before its owner has them: at first, and when its peer fills that. */
+  tcpReceiveBufferBytes: 65_535,
+  tcpReceiveBufferBytesMax: 1_048_576,
+  /** Pieces of received data that one connection keeps. */
+  tcpPiecesMax: 1_024,
+  /** Bytes and segments that a connection queues to send. */
+  tcpSendBufferBytes: 524_288,
+  tcpSendSegmentsMax: 512,
+  /** Received frames kept by all connections: this share of the pool. Left over for everybody else by those that send. */
+  tcpHeldShareLog2: 2,
+  tcpReserveShareLog2: 3,
+  /** Twice the longest life of a segment. RFC 9293 says four minutes; one is what everybody waits. */
+  tcpTimeWaitMs: 60_000,
+  /** An acknowledgement waits for data to go with, or for a second segment (RFC 9293, section 3.8.6.3: below 500). */
+  tcpDelayedAckMs: 40,
+  /** The part of a segment that `more` holds back is sent after so long anyhow. */
+  tcpCorkMs: 200,
+  /** Timeouts after which a SYN, a SYN-ACK, data, and window probes are given up (RFC 9293, section 3.8.3). */
+  tcpSynTriesMax: 6,
+  tcpSynAckTriesMax: 5,
+  tcpDataTriesMax: 15,
+  tcpProbesMax: 15,
+  tcpPersistMsMin: 200,
+  tcpPersistMsMax: 60_000,
+  /** Keep-alive, unless the owner says otherwise: every so long, so often. */
+  tcpKeepAliveIntervalMs: 75_000,
+  tcpKeepAliveProbes: 9,
+  /** Challenge ACKs of one connection (RFC 5961, section 10), and answers to segments that are out of place. */
+  tcpChallengeAcks: 10,
+  tcpChallengeWindowMs: 5_000,
+  tcpStrayAckMs: 500,
+  /** RSTs to segments that belong to no connection. */
+  tcpResetsPerSecond: 1_000,
+  tcpResetBurst: 200,
+  /** A cookie is good for one to two of these (RFC 4987, section 3.6). */
+  tcpCookieMs: 64_000,
+  /** Where `connect` takes ports from (RFC 6335, section 6). */
+  tcpDynamicPortMin: 49_152,
+  tcpDynamicPortMax: 65_535,
+  /** Smallest segment that we let a peer ask for (RFC 1191: IPv4 carries 576). */
+  tcpMssMin: 88,
+
   /** Time to live of what we send (RFC 1122, section 3.2.1.7; the value is IANA's recommendation). */
   ttl: 64,
 } as const satisfies Record<string, number>;

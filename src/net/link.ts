@@ -34,6 +34,9 @@ export class Link {
   readonly counters: NetCounters = newNetCounters();
   /** Time of this turn, set by `NetInterface.poll`. */
   nowMs = 0;
+  /** The same in microseconds, an int32 that wraps; and when its millisecond began, as far as we know. */
+  nowUs = 0;
+  tickUs = 0;
   /** The received frame that nobody has taken yet. */
   inHand = NONE;
   readonly #frameMask: number;
@@ -59,6 +62,18 @@ export class Link {
     this.frameLengthMax = mtu + ethernet.HEADER_LEN;
     this.#frameSize = queue.memory.frameSize;
     this.#frameMask = this.#frameSize - 1;
+  }
+
+  /** Time goes on, never back. */
+  setTime(nowMs: number, nowUs: number): void {
+    if (nowMs !== this.nowMs) this.tickUs = nowUs;
+    this.nowMs = nowMs;
+    this.nowUs = nowUs;
+  }
+
+  /** True when `transmit` will not drop for lack of room. */
+  hasRoom(): boolean {
+    return this.#count < NET_LIMITS.txQueueMax || this.flush() > 0;
   }
 
   /** Frames that wait for the device. */

@@ -30,6 +30,7 @@ import {
 import { type LoopHost, Watches } from './loop.ts';
 import { Staging } from './offload.ts';
 import { Pace } from './pace.ts';
+import type { QueuePair } from './pair.ts';
 import { NIC_PARTS, type NicParts } from './parts.ts';
 import { Port } from './port.ts';
 import { PORTS_MAX, type Switch } from './switch.ts';
@@ -83,7 +84,10 @@ export class SoftNic implements LoopHost, BackendHost {
   settle(): void {
     if (this.#ringsChanged) {
       this.#ringsChanged = false;
-      for (const port of this.ports) if (port.refresh()) this.#tellState(port);
+      for (const port of this.ports) {
+        if (port.refresh()) this.#tellState(port);
+        for (const pair of port.pairs) if (pair.isBreakUntold) this.#tellBroken(port, pair);
+      }
     }
     this.#flush();
   }
@@ -304,6 +308,17 @@ export class SoftNic implements LoopHost, BackendHost {
     const kind = state === 'broken' ? `${id} broken` : `${id}`;
     this.#states.delete(kind);
     this.#states.set(kind, encode({ event: 'portState', port: id, state, reason }));
+    this.#flush();
+  }
+
+  /** Of a port that goes on: that of another says it all. */
+  #tellBroken({ id, state }: Port, pair: QueuePair): void {
+    pair.isBreakUntold = false;
+    if (state !== 'up') return;
+    const { index: queue, brokenReason: reason } = pair;
+    const kind = `${id} queue ${queue}`;
+    this.#states.delete(kind);
+    this.#states.set(kind, encode({ event: 'queueBroken', port: id, queue, reason }));
     this.#flush();
   }
 

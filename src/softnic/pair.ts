@@ -56,6 +56,8 @@ export class QueuePair implements Sender<FrameSink>, SegmentSink {
   deficit = 0;
   /** Why one of its queues is broken; null when none is. */
   brokenReason: string | null = null;
+  /** The control plane has not heard of that yet. */
+  isBreakUntold = false;
 
   readonly #port: Port;
   readonly #arena: Arena;
@@ -120,7 +122,13 @@ export class QueuePair implements Sender<FrameSink>, SegmentSink {
     this.#txCallFd = session?.callFd(transmit) ?? -1;
     this.#rxTouched = false;
     this.#negotiate(session?.features ?? 0n);
+    const before = this.brokenReason;
     this.brokenReason = session?.brokenReason(receive) ?? session?.brokenReason(transmit) ?? null;
+    this.isBreakUntold = this.brokenReason !== null && (before === null || this.isBreakUntold);
+    if (this.brokenReason === null) return;
+    // One ring that lies ends both: whoever has them is not to be believed.
+    this.#rx = null;
+    this.#tx = null;
   }
 
   /** Virtio 1.2, section 5.1.3.1: cutting needs checksums. */

@@ -155,15 +155,18 @@ export class Port implements Sender<FrameSink> {
   refresh(): boolean {
     const { pairs } = this;
     for (const pair of pairs) pair.refresh(this.session);
-    this.#receivers = pairs.filter((pair) => pair.receives);
+    // Flows of a pair that broke are dropped there: those of the others stay where they are.
+    this.#receivers = pairs.filter((pair) => pair.receives || pair.brokenReason !== null);
     this.#only = this.#receivers.length === 1 ? this.#receivers[0]! : null;
     const broken = pairs.find((pair) => pair.brokenReason !== null)?.brokenReason ?? null;
     const running = pairs.some((pair) => pair.running);
-    const state = broken !== null ? 'broken' : running ? 'up' : 'down';
+    // One that breaks the protocol ends alone, while another goes on.
+    const state = running ? 'up' : broken !== null ? 'broken' : 'down';
     if (state === this.state) return false;
     this.state = state;
     this.reason =
-      broken ?? (running ? 'its driver runs both queues' : 'its driver stopped a queue');
+      (state === 'broken' ? broken : null) ??
+      (running ? 'its driver runs both queues' : 'its driver stopped a queue');
     return true;
   }
 
@@ -301,6 +304,10 @@ export class Port implements Sender<FrameSink> {
     const connected = this.session !== null;
     const queues = pairs.map((pair) => pair.stats());
     const counts = { rxPackets, rxBytes, txPackets, txBytes };
-    return { port, ...counts, drops, connected, state, reason, queues };
+    const broken = pairs.flatMap(({ index, brokenReason }) =>
+      brokenReason === null ? [] : [`queue ${index}: ${brokenReason}`],
+    );
+    const brokenQueues = broken.length === 0 ? {} : { brokenQueues: broken.join(', ') };
+    return { port, ...counts, drops, connected, state, reason, ...brokenQueues, queues };
   }
 }

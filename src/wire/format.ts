@@ -4,6 +4,7 @@ import * as arp from './arp.ts';
 import * as ethernet from './ethernet.ts';
 import * as icmp from './icmp.ts';
 import * as ipv4 from './ipv4.ts';
+import * as tcp from './tcp.ts';
 import * as udp from './udp.ts';
 
 /** The frame of `length` bytes at `at`, as deep as it is well formed: `10.0.0.1 > 10.0.0.2 UDP 1024 > 7 len 22`. */
@@ -32,6 +33,9 @@ function formatDatagram(frame: DataView, at: number, end: number): string {
   if (ipv4.isFragment(frame, at)) return ipv4.format(frame, at);
   if (protocol === ipv4.PROTOCOL_UDP && udp.check(frame, inner, inner + length) >= 0) {
     return `${path} ${udp.format(frame, inner)}`;
+  }
+  if (protocol === ipv4.PROTOCOL_TCP && tcp.check(frame, inner, inner + length) >= 0) {
+    return `${path} ${tcp.format(frame, inner, length)}`;
   }
   if (protocol === ipv4.PROTOCOL_ICMP && icmp.check(frame, inner, inner + length) >= 0) {
     return `${path} ${icmp.format(frame, inner)}`;

@@ -1,6 +1,7 @@
 /** The conformance suite on pipes, plain and wrapped. */
 
 import { parseIpv4, parseMac } from '../../src/base/address.ts';
+import { withDelay } from '../../src/device/delay.ts';
 import { withFault } from '../../src/device/fault.ts';
 import type { NicQueue } from '../../src/device/nic.ts';
 import { CaptureTap, withPcap } from '../../src/device/pcap.ts';
@@ -50,4 +51,10 @@ nicSuite(
 );
 nicSuite('pipe in fault in pcap', () =>
   pipePair((queue) => withPcap(withFault(queue, { random }), discard, { nowNs })),
+);
+nicSuite(
+  'pipe in delay of no time',
+  () => pipePair((queue) => withDelay(queue, { nowMs: () => 1, delayMs: 0 })),
+  // Accepted frames wait on the link, not in the ring.
+  { ringDrainsItself: true },
 );

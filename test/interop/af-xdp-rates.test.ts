@@ -6,8 +6,10 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { parseIpv4 } from '../../src/base/address.ts';
 import { ArrakisError } from '../../src/base/errors.ts';
+import { flowHash, pairOfHash } from '../../src/device/flow-hash.ts';
 import { BURST_US, type RateLimit, UNLIMITED } from '../../src/device/rate.ts';
 import type { XdpVnic } from '../../src/drivers/af-xdp/attach.ts';
+import type { AfXdpQueue } from '../../src/drivers/af-xdp/queue.ts';
 import { linkBitsPerSecond } from '../../src/ffi/ethtool.ts';
 import { closeFd, POLLIN, pollOne, writeFd } from '../../src/ffi/fd.ts';
 import { napiDeferrals } from '../../src/ffi/napi.ts';
@@ -160,9 +162,93 @@ describe('AF_XDP rates', { skip }, () => {
     assert.equal(to.counters().drops.rateExceeded, dropped);
   });
 
+  /** A switched VNIC of two queue pairs, its queues, and a port of ours for each whose flows from THERE it gets. */
+  function pairs(): { vnic: XdpVnic; queues: AfXdpQueue[]; ports: number[] } {
+    const vnic = lab.attach('switched', [flow('udp', HERE.text)], { pairs: 2 });
+    const queues = [lab.open(vnic, 0), lab.open(vnic, 1)];
+    const isOn = (port: number, pair: number): boolean =>
+      pairOfHash(flowHash(THERE.ip, HERE.ip, PORT, port), 2) === pair;
+    const ports = [0, 1].map((pair) => {
+      for (let port = 1000; ; port++) if (isOn(port, pair)) return port;
+    });
+    return { vnic, queues, ports };
+  }
+
+  const PER_QUEUE: RateLimit = { bitsPerSecond: null, packetsPerSecond: 500 };
+
+  test('one queue of a VNIC has a limit of what it receives, and the other none', async () => {
+    const { vnic, queues, ports } = pairs();
+    vnic.setLimit('receive', PER_QUEUE, 1);
+    const send = wire();
+    const frames = ports.map((port) =>
+      udpFrame({ ...THERE, port: PORT }, { ...HERE, port }, Buffer.alloc(22)),
+    );
+    const received = [0, 0];
+    let offeredFirst = 0;
+    const take = (): void =>
+      queues.forEach((queue, i) => {
+        received[i]! += receiveAll(queue).length;
+      });
+    const offer = (): number => {
+      for (let i = 0; i < 10; i++) for (const bytes of frames) send(bytes);
+      offeredFirst += 10;
+      take();
+      return 10;
+    };
+    const passed = (): number => {
+      take();
+      return received[1]!;
+    };
+    await assertLimited(vnic, 500, offer, passed);
+    await until(() => {
+      take();
+      return received[0] === offeredFirst;
+    });
+    // Both limits count; what its queue loses is not the VNIC's.
+    vnic.setLimit('receive', UNLIMITED, 1);
+    vnic.setLimit('receive', { bitsPerSecond: null, packetsPerSecond: 300 });
+    await assertLimited(
+      vnic,
+      300,
+      () => 2 * offer(),
+      () => passed() + received[0]!,
+    );
+  });
+
+  test('one queue of a VNIC has a limit of what it sends, to the wire and to a neighbour', async () => {
+    const { vnic, queues, ports } = pairs();
+    const neighbour = lab.attach('switched', [flow('udp', '10.9.0.40')], { pairs: 2 });
+    neighbour.setLimit('receive', { bitsPerSecond: null, packetsPerSecond: 100 }, 0);
+    neighbour.setLimit('receive', { bitsPerSecond: null, packetsPerSecond: 100 }, 1);
+    vnic.setLimit('send', PER_QUEUE, 0);
+    // Whichever pair it is sent on, not the one of its flow: the wall is where the socket is.
+    const bytes = ports.map((port) =>
+      udpFrame({ ...HERE, port }, { ...THERE, port: PORT }, Buffer.alloc(22)),
+    );
+    const sendOn = (pair: number, frame: Uint8Array): number => {
+      let sent = 0;
+      for (let i = 0; i < 10; i++) if (sendBytes(queues[pair]!, frame)) sent++;
+      return sent;
+    };
+    const sent = (): number => vnic.counters().txPackets;
+    await assertLimited(vnic, 500, () => sendOn(0, bytes[0]!) + sendOn(0, bytes[1]!), sent);
+    const before = sent();
+    let offered = 0;
+    for (let i = 0; i < 50; i++) offered += sendOn(1, bytes[0]!) + sendOn(1, bytes[1]!);
+    await until(() => sent() === before + offered);
+    const toNeighbour = udpFrame(
+      { ...HERE, port: ports[0]! },
+      { ...SECOND, port: PORT },
+      Buffer.alloc(22),
+    );
+    const got = (): number => neighbour.counters().rxPackets;
+    await assertLimited(neighbour, 100, () => sendOn(1, toNeighbour), got);
+  });
+
   test('an id that is used again has no limit', async () => {
     const first = lab.attach('switched', [flow('udp', HERE.text, PORT)]);
     first.setLimit('send', { bitsPerSecond: 1000, packetsPerSecond: 1 });
+    first.setLimit('send', { bitsPerSecond: 1000, packetsPerSecond: 1 }, 0);
     first.detach();
     const second = lab.attach('switched', [flow('udp', HERE.text, PORT)]);
     const queue = lab.open(second);
@@ -201,6 +287,8 @@ describe('AF_XDP rates', { skip }, () => {
     const vnic = lab.attach('direct', [flow('udp', HERE.text, PORT)]);
     const limit = { bitsPerSecond: 1e6, packetsPerSecond: null };
     assert.throws(() => vnic.setLimit('send', limit), code('ARK_UNSUPPORTED'));
+    assert.throws(() => vnic.setLimit('send', limit, 0), code('ARK_UNSUPPORTED'));
+    vnic.setLimit('receive', limit, 0);
     vnic.setLimit('send', UNLIMITED);
     const coalescing = { usecs: 100, frames: 0 };
     assert.throws(() => vnic.setCoalescing(null, coalescing), code('ARK_UNSUPPORTED'));

@@ -75,9 +75,10 @@ export class Lab {
     return kind === 'direct' ? this.nic.attachDirect(all) : this.nic.attachSwitched(all);
   }
 
-  /** The application's half of `vnic`, in this process. */
-  open(vnic: XdpVnic): AfXdpQueue {
-    const queue = openAfXdpQueue(vnic.grant, { region: vnic.fds[0], socket: vnic.fds[1] });
+  /** The application's half of queue `pair` of `vnic`, in this process. */
+  open(vnic: XdpVnic, pair = 0): AfXdpQueue {
+    const [region, ...sockets] = vnic.fds as [number, ...number[]];
+    const queue = openAfXdpQueue(vnic.grant, { region, socket: sockets[pair]! }, pair);
     this.#queues.push(queue);
     return queue;
   }

@@ -3,9 +3,12 @@
  * twice, each thread finds its neighbours, and one that dies takes nobody along. On both protected drivers.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import dgram from 'node:dgram';
+import { once } from 'node:events';
+import fs from 'node:fs';
 import os from 'node:os';
+import path from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { CLI, LabDaemon, VethLab } from '../../bench/echo/lab.ts';
@@ -200,6 +203,37 @@ for (const [name, open] of [
       await leaks.assertNone();
     });
 
+    test('it is captured: each pair is an interface, and no frame is missing', async () => {
+      const place = await open();
+      try {
+        const running = await start(place);
+        const all = openFlows(place);
+        for (const flow of all) assert.ok(flow.probe(READY_MS), running.output);
+        const capture = startCapture(place.daemon, vnicOf(place.daemon));
+        await until(() => capture.output !== '', READY_MS, 'the capture runs');
+        assert.match(capture.output, /^recording/);
+        // The threads have been told by then.
+        await sleep(200);
+        for (const flow of all) flow.exchange(ROUND_TRIPS);
+        await sleep(200);
+        const file = await capture.stop();
+        for (const flow of all) flow.close();
+        const packets = packetsOf(file);
+        const ours = packets.filter(({ port }) => port > 0);
+        for (const direction of ['in', 'out']) {
+          const count = ours.filter((packet) => packet.direction === direction).length;
+          assert.ok(count >= FLOWS * ROUND_TRIPS, `${count} ${direction}`);
+        }
+        const strays = ours.filter(({ queue, hash }) => queue !== pairOfHash(hash, 2));
+        assert.equal(strays.length, 0, 'every frame is with the pair of its flow');
+        assert.deepEqual(new Set(ours.map(({ queue }) => queue)), new Set([0, 1]));
+        const [first, second] = await reports(running);
+        assert.ok(first !== undefined && second !== undefined, 'the threads go on');
+      } finally {
+        await place.close();
+      }
+    });
+
     test('a thread that dies is reported, and the other goes on', async () => {
       const place = await open();
       try {
@@ -221,6 +255,77 @@ for (const [name, open] of [
   });
 }
 
+interface Captured {
+  queue: number;
+  direction: 'in' | 'out';
+  /** Of the client; 0 when it is no datagram of the echo. */
+  port: number;
+  hash: number;
+}
+
+/** `arrakis capture` of a VNIC into a file, which `stop` returns when nobody has it open any more. */
+function startCapture(daemon: LabDaemon, vnic: string) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'capture-'));
+  const file = path.join(dir, 'all.pcapng');
+  const args = [CLI.pathname, 'capture', vnic, '-w', file];
+  const env = { ...process.env, ...daemon.env };
+  const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
+  const capture = {
+    output: '',
+    async stop(): Promise<Buffer> {
+      const { pid } = domainOf(daemon).detail;
+      child.kill('SIGTERM');
+      await once(child, 'exit');
+      const isOpen = (): boolean =>
+        fs.readdirSync(`/proc/${pid}/fd`).some((fd) => {
+          try {
+            return fs.readlinkSync(`/proc/${pid}/fd/${fd}`) === file;
+          } catch {
+            return false;
+          }
+        });
+      await until(() => !isOpen(), READY_MS, 'the application closes the file');
+      const bytes = fs.readFileSync(file);
+      fs.rmSync(dir, { recursive: true });
+      return bytes;
+    },
+  };
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    capture.output += text;
+  });
+  return capture;
+}
+
+/** The packets of a pcapng file, whose blocks have to be whole. */
+function packetsOf(file: Buffer): Captured[] {
+  const packets: Captured[] = [];
+  const types: number[] = [];
+  for (let at = 0; at < file.length; ) {
+    const length = file.readUInt32LE(at + 4);
+    assert.equal(file.readUInt32LE(at + length - 4), length, 'a block has its length twice');
+    const type = file.readUInt32LE(at);
+    if (type === 6) packets.push(captured(file.subarray(at, at + length)));
+    else types.push(type);
+    at += length;
+  }
+  assert.deepEqual(types, [0x0a0d0d0a, 1, 1], 'a section and two interfaces');
+  return packets;
+}
+
+function captured(block: Buffer): Captured {
+  const bytes = block.readUInt32LE(20);
+  const frame = block.subarray(28, 28 + bytes);
+  const flags = block.readUInt32LE(28 + ((bytes + 3) & ~3) + 4);
+  const direction = flags === 1 ? 'in' : 'out';
+  const queue = block.readUInt32LE(8);
+  if (frame.readUInt16BE(12) !== 0x0800 || frame[23] !== 17) {
+    return { queue, direction, port: 0, hash: 0 };
+  }
+  const [from, to] = [frame.readUInt16BE(34), frame.readUInt16BE(36)];
+  const hash = flowHash(frame.readUInt32BE(26), frame.readUInt32BE(30), from, to);
+  return { queue, direction, port: direction === 'in' ? from : to, hash };
+}
+
 /** What `arrakis ARGS` prints. */
 function arrakis(daemon: LabDaemon, ...args: string[]): string {
   const env = { ...process.env, ...daemon.env };
@@ -228,7 +333,12 @@ function arrakis(daemon: LabDaemon, ...args: string[]): string {
 }
 
 interface Listing {
-  objects: { kind: string; id: number; name: string; detail: { cpus?: number[] } }[];
+  objects: { kind: string; id: number; name: string; detail: { cpus?: number[]; pid?: number } }[];
+}
+
+function vnicOf(daemon: LabDaemon): string {
+  const { objects } = JSON.parse(arrakis(daemon, 'ls', '--json')) as Listing;
+  return String(objects.find((o) => o.kind === 'vnic')!.id);
 }
 
 function domainOf(daemon: LabDaemon) {

@@ -211,7 +211,7 @@ function inspect(link: Link): Finding {
       check,
       status: 'ok',
       detail: `${shape}; its peer is in another namespace`,
-      fix: 'if UDP does not arrive, there: ethtool -K PEER tx off',
+      fix: 'there: ethtool -K PEER tx off txvlan off, if UDP does not arrive or it sends on VLANs',
     };
   }
   return { check, status: 'ok', detail: shape };

@@ -5,7 +5,6 @@
  * - A watch on the kernel's links tells when the interface goes; its VNICs are then gone and the device with them.
  */
 import type { Mac } from '../../base/address.ts';
-import { assert } from '../../base/assert.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import type { RateSetting } from '../../device/rate.ts';
 import {
@@ -16,8 +15,7 @@ import {
 } from '../../drivers/af-xdp/attach.ts';
 import { listAddresses, listRoutes, watchLinks } from '../../ffi/netlink/index.ts';
 import type { Filter } from '../../filter/boxes.ts';
-import type { Log } from '../log.ts';
-import { repossess, socketInode } from '../repossess.ts';
+import { type Belongings, socketInode } from '../repossess.ts';
 import type {
   Attachment,
   AttachRequest,
@@ -64,7 +62,6 @@ class AfXdpDevice implements NicDevice {
   readonly assignsAddresses = false;
   readonly #interface: XdpInterface;
   readonly #aliasPrefix: string;
-  readonly #log: Log;
   readonly kernel: KernelNetwork;
   readonly #watch: { close(): void };
   #state: 'running' | 'gone' | 'closed' = 'running';
@@ -110,7 +107,6 @@ class AfXdpDevice implements NicDevice {
     this.mtu = opened.mtu;
     this.#interface = opened;
     this.#aliasPrefix = aliasPrefix;
-    this.#log = events.log;
   }
 
   get bitsPerSecond(): number | null {
@@ -118,7 +114,8 @@ class AfXdpDevice implements NicDevice {
   }
 
   describe(): DeviceDescription {
-    const detail = `AF_XDP, ${this.#interface.mode} mode`;
+    const hidden = this.#interface.hidesTags ? '; VLAN tags are hidden from it' : '';
+    const detail = `AF_XDP, ${this.#interface.mode} mode${hidden}`;
     return { kind: 'interface', state: this.#state, pid: 0, restarts: 0, detail };
   }
 
@@ -143,7 +140,7 @@ class AfXdpDevice implements NicDevice {
       mode === 'direct'
         ? this.#interface.attachDirect(options)
         : this.#interface.attachSwitched(options);
-    const attachment = new AfXdpAttachment(attached, this.#interface.index, this.#log);
+    const attachment = new AfXdpAttachment(attached, this.#interface.index);
     try {
       // Nobody has the socket yet.
       for (const rate of request.rates) attachment.limit(rate);
@@ -157,7 +154,7 @@ class AfXdpDevice implements NicDevice {
 
   adopt({ filters, transmit }: AttachRequest, { state, fds }: Inherited): Attachment {
     const vnic = this.#interface.adoptVnic(filters, transmit, state as SavedVnic, fds);
-    return new AfXdpAttachment(vnic, this.#interface.index, this.#log);
+    return new AfXdpAttachment(vnic, this.#interface.index);
   }
 
   settle(): void {
@@ -192,15 +189,16 @@ class AfXdpAttachment implements Attachment {
   readonly mtu: number;
   readonly regionBytes: number;
   readonly fds: readonly number[];
+  /** A switched VNIC is at its end with its veth pair. Of a direct one the application could go on sending. */
+  readonly belongings: Belongings | null;
   readonly #vnic: XdpVnic;
-  readonly #ifIndex: number;
-  readonly #log: Log;
-  #detached = false;
 
-  constructor(vnic: XdpVnic, ifIndex: number, log: Log) {
+  constructor(vnic: XdpVnic, ifIndex: number) {
     this.#vnic = vnic;
-    this.#ifIndex = ifIndex;
-    this.#log = log;
+    const queues = vnic.directQueues;
+    const sockets = vnic.fds.slice(1);
+    this.belongings =
+      queues.length === 0 ? null : { sockets: sockets.map(socketInode), ifIndex, queues };
     this.grant = { ...vnic.grant };
     this.mac = vnic.grant.mac;
     this.mtu = vnic.grant.mtu;
@@ -225,8 +223,7 @@ class AfXdpAttachment implements Attachment {
 
   /** Weights have no meaning here: the kernel's queues divide the link. */
   limit({ queue, direction, bitsPerSecond, packetsPerSecond }: RateSetting): void {
-    assert(queue === null, 'XDP limits a VNIC, not a queue of it');
-    this.#vnic.setLimit(direction, { bitsPerSecond, packetsPerSecond });
+    this.#vnic.setLimit(direction, { bitsPerSecond, packetsPerSecond }, queue);
   }
 
   coalesce({ queue, ...coalescing }: DoorbellSetting): void {
@@ -244,14 +241,7 @@ class AfXdpAttachment implements Attachment {
     return this.#vnic.save();
   }
 
-  /** A switched VNIC is at its end with its veth pair. Of a direct one the application could go on sending. */
   async detach(): Promise<void> {
-    if (this.#detached) return;
-    this.#detached = true;
-    const queues = this.#vnic.directQueues;
-    const sockets = this.fds.slice(1).map(socketInode);
     this.#vnic.detach();
-    if (queues.length === 0) return;
-    await repossess({ sockets, ifIndex: this.#ifIndex, queues }, this.#log);
   }
 }

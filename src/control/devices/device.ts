@@ -6,6 +6,7 @@ import type { Ipv4, Mac } from '../../base/address.ts';
 import type { Coalescing } from '../../device/coalescing.ts';
 import type { RateSetting } from '../../device/rate.ts';
 import type { Filter } from '../../filter/boxes.ts';
+import type { Belongings } from '../repossess.ts';
 import type { KernelNetwork } from './kernel-network.ts';
 
 /** How the doorbell of a queue is coalesced; null: of every queue. */
@@ -58,6 +59,8 @@ export interface Attachment {
   readonly regionBytes: number;
   /** For the application: the region, and a socket (one a queue pair, where each has its own). The attachment owns them until `handedOver` or `detach`. */
   readonly fds: readonly number[];
+  /** What a process may keep, and go on with, beyond `detach`. Default, and null: nothing. */
+  readonly belongings?: Belongings | null;
   /** The application has its copies: the attachment closes what it need not keep. */
   handedOver(): void;
   /** Replace what it receives and what it sends, at once. A packet that both old and new take is not lost. */
@@ -117,6 +120,8 @@ export interface NicDevice {
 export interface DeviceEvents {
   /** One VNIC stopped. */
   vnicGone(vnic: number, reason: string): void;
+  /** One queue pair of a VNIC broke its device's protocol and is served no more; the others are. */
+  vnicQueueBroken(vnic: number, queue: number, reason: string): void;
   /** The VNIC is served anew, behind another socket: for its application, which is to connect again. */
   vnicReattached(vnic: number, socket: number): void;
   /** What `save` says is not what it was. */

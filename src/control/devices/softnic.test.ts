@@ -44,6 +44,7 @@ test('a process speaks for its own ports only, whatever else has such a number',
     script,
     events: {
       vnicGone: (vnic) => gone.push(vnic),
+      vnicQueueBroken: () => {},
       vnicReattached: () => {},
       deviceChanged: () => {},
       networkChanged: () => {},

@@ -343,9 +343,12 @@ export class SoftNic implements NicDevice {
   }
 
   #onEvent(event: string, message: Record<string, unknown>): void {
-    if (event !== 'portState') return;
-    const { port, state, reason } = message;
+    const { port, state, reason, queue } = message;
     // It speaks for its own ports only.
+    if (event === 'queueBroken' && typeof port === 'number' && this.#ports.has(port)) {
+      this.#events.vnicQueueBroken(port, Number(queue), String(reason));
+    }
+    if (event !== 'portState') return;
     if (state === 'broken' && typeof port === 'number' && this.#ports.has(port)) {
       this.#events.vnicGone(port, `the software NIC stopped it: ${String(reason)}`);
     }

@@ -113,11 +113,6 @@ export const start = handler(
         },
       );
     }
-    if ((vnic.spec.queues ?? 1) > 1) {
-      throw new ArrakisError('ARK_UNSUPPORTED', `VNIC ${vnic.name} has several queue pairs`, {
-        hint: 'capture what it exchanges at the other end, or open it with queues=1',
-      });
-    }
     const running = plane.captures.on(vnic);
     if (running !== undefined) {
       throw new ArrakisError(

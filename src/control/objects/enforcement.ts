@@ -10,6 +10,8 @@ export interface Enforcement {
   readonly sendFilter: string;
   readonly limits: string;
   readonly weight: string;
+  /** By what several frames ring a doorbell at once. */
+  readonly coalescing: string;
 }
 
 /** `isInterface`: a VNIC on a network interface (AF_XDP), `direct` or switched; otherwise on the software NIC. */
@@ -26,6 +28,7 @@ export function enforcementOf(
       sendFilter: 'software NIC',
       limits: 'software NIC',
       weight: 'software NIC',
+      coalescing: 'software NIC: by time and frames',
     };
   }
   return {
@@ -36,6 +39,7 @@ export function enforcementOf(
     sendFilter: direct ? 'NOTHING' : 'XDP program',
     limits: direct ? 'XDP program; of what it sends: NOTHING' : 'XDP program',
     weight: 'NOTHING',
+    coalescing: direct ? 'NOTHING: that of the interface' : 'NAPI of its veth: by time',
   };
 }
 

@@ -167,7 +167,7 @@ describe('who may set what', () => {
   });
 });
 
-test('queues: their own limits and any weight; not on an interface', async () => {
+test('queues: their own limits and any weight, which nobody sees to on an interface', async () => {
   const vnic = await open({ bitsPerSecond: 5e6, packetsPerSecond: null, weight: 1 }, { queues: 2 });
   await set(tenant, vnic, { queue: 1, ...bits(1e6), weight: 50 });
   assert.ok((await told()).includes('send 1000000 null 50'));
@@ -177,7 +177,12 @@ test('queues: their own limits and any weight; not on an interface', async () =>
   await assert.rejects(set(tenant, vnic, more), code('ARK_NOT_PERMITTED', /2M bit/));
   const spec = { device: 'eth0', address: 0x0a4d0099 };
   const eth = (await fake.ask(root, 'vnic.open', { spec })).vnic;
-  await assert.rejects(set(root, eth, { queue: 0, ...bits(1e6) }), code('ARK_UNSUPPORTED'));
+  const limited = await set(root, eth, { queue: 0, ...bits(1e6) });
+  assert.equal(limited.enforcedBy, 'XDP program');
+  const direct = { ...spec, address: 0x0a4d009a, mode: 'direct' as const };
+  const trusted = (await fake.ask(root, 'vnic.open', { spec: direct })).vnic;
+  await set(root, trusted, { queue: 0, ...bits(1e6) }, 'receive');
+  await assert.rejects(set(root, trusted, { queue: 0, ...bits(1e6) }), code('ARK_UNSUPPORTED'));
   const { enforcedBy } = await set(root, eth, { weight: 3 });
   assert.equal(enforcedBy, 'NOTHING', 'weights are the software NIC’s');
 });

@@ -85,11 +85,6 @@ export function checkRate(device: NicDevice, spec: VnicSpec, setting: RateSettin
     });
   }
   if (!device.sharesAddress) return;
-  if (queue !== null) {
-    throw new ArrakisError('ARK_UNSUPPORTED', 'XDP limits a VNIC, not one queue of it', {
-      hint: 'limit all its queues together, or use soft0',
-    });
-  }
   if (spec.mode === 'direct' && direction === 'send' && isLimited(setting)) {
     throw new ArrakisError('ARK_UNSUPPORTED', 'nothing stands behind what a direct VNIC sends', {
       hint: 'use mode=switched; what a direct VNIC receives can be limited: rate.set',

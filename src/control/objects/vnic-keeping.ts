@@ -13,6 +13,7 @@ import {
 } from '../caps/vnic-hold.ts';
 import type { DoorbellSetting, Inherited } from '../devices/device.ts';
 import type { ControlPlane } from '../plane.ts';
+import type { Belongings } from '../repossess.ts';
 import type { VnicSpec } from '../vnic-spec.ts';
 import type { Addressing } from './address.ts';
 import type { Domain } from './domain.ts';
@@ -41,6 +42,9 @@ export interface SavedVnic {
   readonly user: { readonly domain: number; readonly cap: number } | null;
   /** What the device saved of the attachment; null when it is not open. */
   readonly attachment: object | null;
+  /** What of it `holder`, a process, may have beyond its end. */
+  readonly belongings: Belongings | null;
+  readonly holder: number;
 }
 
 /** Note what the VNIC is. One that is neither open nor prepared is not to outlive its request. */
@@ -70,6 +74,8 @@ export function keepVnic(plane: ControlPlane, vnic: Vnic): void {
     hold: saveHold(vnic),
     user: vnic.user === null ? null : { domain: vnic.user.domain.id, cap: vnic.user.cap.id },
     attachment: saved?.state ?? null,
+    belongings: attachment?.belongings ?? null,
+    holder: vnic.holder,
   };
   plane.keeping.put('vnic', vnic.id, state, saved?.fds ?? []);
 }
@@ -93,6 +99,7 @@ export function restoreVnic(
     closeAll(fds);
     throw error;
   }
+  if (saved.attachment === null) closeAll(fds);
   const adopted = saved.attachment === null ? null : adopt(plane, vnic, saved.attachment, fds);
   if (adopted === null) endUse(vnic);
   if (adopted === null && !saved.prepared) {

@@ -95,6 +95,8 @@ export class Vnic implements ControlObject {
   doorbells: readonly DoorbellSetting[] = [];
   state: VnicState = 'prepared';
   attachment: Attachment | null = null;
+  /** The process that has it open, or had last; 0: none. */
+  holder = 0;
   removed = false;
   opened = 0;
   /** Ids of its queue, doorbell and region while it is open. */
@@ -338,6 +340,7 @@ export async function attachVnic(
     throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} was closed while it was opened`);
   }
   vnic.opened++;
+  if (attachment.belongings) plane.repossessions.regained(attachment.belongings);
   attached(plane, vnic, request, attachment);
   keepVnic(plane, vnic);
   return attachment;
@@ -363,6 +366,7 @@ export function attached(
     }),
   ];
   vnic.attachment = attachment;
+  vnic.holder = vnic.opener.pid;
   vnic.state = 'open';
 }
 
@@ -377,10 +381,13 @@ export function detachVnic(plane: ControlPlane, vnic: Vnic): Promise<void> {
   endUse(vnic);
   for (const id of vnic.parts) plane.objects.remove(id);
   vnic.parts = [];
+  const { belongings } = attachment;
+  const repossess = belongings ? plane.repossessions.note(belongings, vnic.holder) : null;
   // Before the device lets go: what is half gone is not to be taken over.
   keepVnic(plane, vnic);
   vnic.released = attachment
     .detach()
+    .finally(repossess)
     .catch((error: Error) =>
       plane.log('error', 'detach failed', { vnic: vnic.id, error: error.message }),
     )
@@ -441,6 +448,19 @@ export function useRevoked(plane: ControlPlane, vnic: Vnic): void {
   if (vnic.attachment === null || user === null) return;
   tellGone(vnic, REVOKED);
   awaitStop(plane, [user.cap], detachVnic(plane, vnic));
+}
+
+/** A queue pair of the VNIC is served no more: tell the domain. The others go on. */
+export function vnicQueueBroken(
+  plane: ControlPlane,
+  id: number,
+  queue: number,
+  reason: string,
+): void {
+  const vnic = plane.vnics.get(id);
+  if (vnic === undefined || vnic.attachment === null) return;
+  plane.log('warn', 'queue broken', { vnic: id, name: vnic.name, queue, reason });
+  vnic.opener.event('vnic.queue-broken', { vnic: id, queue, reason });
 }
 
 /** The device serves the VNIC anew: its application gets the socket and goes on. */

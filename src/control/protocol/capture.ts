@@ -7,7 +7,7 @@ export const CAPTURE_OPERATIONS = {
   'capture.start': {
     doc:
       'Have the domain that owns a VNIC record its packets, as pcapng, into a descriptor that is open for writing ' +
-      'only (file, pipe or character device, no terminal).',
+      'only (file, pipe or character device, no terminal). Each queue pair is an interface of the recording.',
     caller: 'privileged',
     args: z.strictObject({
       ...vnicArg,
@@ -16,7 +16,7 @@ export const CAPTURE_OPERATIONS = {
     reply: z.object({ capture: objectId }),
     requestFds: ['sink'],
     replyFds: [],
-    errors: ['ARK_NOT_FOUND', 'ARK_BAD_ARGUMENT', 'ARK_IN_USE', 'ARK_GONE', 'ARK_UNSUPPORTED'],
+    errors: ['ARK_NOT_FOUND', 'ARK_BAD_ARGUMENT', 'ARK_IN_USE', 'ARK_GONE'],
   },
   'capture.stop': {
     doc: 'End the recording of a VNIC. It also ends with the connection that started it.',

@@ -86,6 +86,11 @@ export const VNIC_EVENTS = {
     fields: z.object({ ...vnicArg, reason: z.string() }),
     fds: [],
   },
+  'vnic.queue-broken': {
+    doc: 'One queue pair of a VNIC broke the protocol of its device, which serves it no more. The other pairs go on.',
+    fields: z.object({ ...vnicArg, queue: z.int(), reason: z.string() }),
+    fds: [],
+  },
   'vnic.reattach': {
     doc:
       'The device of a VNIC was restarted and serves it behind a new socket: start the rings anew on the same region ' +

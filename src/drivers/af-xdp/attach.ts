@@ -8,23 +8,14 @@
  */
 import type { Mac } from '../../base/address.ts';
 import { ArrakisError, isErrno } from '../../base/errors.ts';
-import type { Coalescing } from '../../device/coalescing.ts';
-import { DROP, type DropReason, namedDrops } from '../../device/drops.ts';
-import { type Direction, isLimited, type RateLimit } from '../../device/rate.ts';
 import type { XdpMode } from '../../ffi/bpf.ts';
 import { getChannels, linkBitsPerSecond } from '../../ffi/ethtool.ts';
 import { closeAll, closeFd } from '../../ffi/fd.ts';
 import { memfdSealed } from '../../ffi/memory.ts';
-import { setNapiDeferral } from '../../ffi/napi.ts';
 import { type Link, linkByIndex, linkByName, requireLink } from '../../ffi/netlink/index.ts';
-import {
-  openXsk,
-  XDP_PACKET_HEADROOM,
-  type XskStatistics,
-  xskIsZeroCopy,
-  xskStatistics,
-} from '../../ffi/xsk.ts';
+import { openXsk, XDP_PACKET_HEADROOM, xskIsZeroCopy } from '../../ffi/xsk.ts';
 import type { Filter } from '../../filter/boxes.ts';
+import { Cleanup } from './cleanup.ts';
 import type { FlowOwner } from './flows.ts';
 import {
   type AfXdpGeometry,
@@ -33,12 +24,15 @@ import {
   ETHERNET_HEADER_LEN,
   mtuOfFrameSize,
 } from './grant.ts';
-import { COUNT_RX, COUNT_TX, deliverProgram, slotOf } from './programs/index.ts';
+import { deliverProgram, slotOf } from './programs/index.ts';
 import { type SavedSwitch, SWITCH_FDS, XdpSwitch } from './switch.ts';
 import { isVethPair, makeVethPair, raiseVethPair, removeVethPair, type VethPair } from './veth.ts';
+import { type HeldOffload, hidesTags, keepTags, restoreOffloads } from './vlan.ts';
+import { type Path, refuseUnchecked, type SavedVnic, XdpVnic } from './vnic.ts';
 
 export type { AfXdpGrant } from './grant.ts';
 export { findStaleLinks, removeStaleLinks } from './veth.ts';
+export { type SavedVnic, XdpVnic, type XdpVnicCounters } from './vnic.ts';
 
 export interface AttachOptions extends AfXdpGeometry {
   /** For messages. */
@@ -55,51 +49,6 @@ export interface AttachOptions extends AfXdpGeometry {
   readonly alias?: string;
 }
 
-export interface XdpVnicCounters {
-  rxPackets: number;
-  rxBytes: number;
-  /** Let out by the guard; 0 for a direct VNIC, which nobody counts. */
-  txPackets: number;
-  txBytes: number;
-  /** In packets. */
-  drops: Partial<Record<DropReason, number>>;
-  /** Of all sockets together. */
-  socket: XskStatistics;
-  /** Of each queue pair's socket. */
-  sockets: readonly XskStatistics[];
-}
-
-/** Undo what was done, last first. Every step is tried; the first failure is thrown at the end. */
-class Cleanup {
-  readonly #steps: (() => void)[] = [];
-
-  push(step: () => void): void {
-    this.#steps.push(step);
-  }
-
-  run(): void {
-    let failure: unknown;
-    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
-      try {
-        step();
-      } catch (error) {
-        failure ??= error;
-      }
-    }
-    if (failure !== undefined) throw failure;
-  }
-
-  /** Undo because of `error`, and throw that, whatever else goes wrong. */
-  fail(error: unknown): never {
-    try {
-      this.run();
-    } catch {
-      // The first failure is the one that explains the others.
-    }
-    throw error;
-  }
-}
-
 export class XdpInterface {
   readonly index: number;
   readonly name: string;
@@ -108,10 +57,12 @@ export class XdpInterface {
   /** Whether the steer program runs in the driver. */
   readonly mode: XdpMode;
   readonly #switch: XdpSwitch;
+  readonly #offloads: readonly HeldOffload[];
   readonly #vnics = new Set<XdpVnic>();
   #closed = false;
 
-  private constructor(link: Link, xdpSwitch: XdpSwitch) {
+  private constructor(link: Link, xdpSwitch: XdpSwitch, offloads: readonly HeldOffload[]) {
+    this.#offloads = offloads;
     this.index = link.index;
     this.name = link.name;
     this.mac = link.mac;
@@ -134,7 +85,13 @@ export class XdpInterface {
     if (!link.up) {
       throw new ArrakisError('ARK_GONE', `${name} is down`, { hint: `ip link set ${name} up` });
     }
-    return new XdpInterface(link, XdpSwitch.open(link));
+    const offloads = keepTags(link);
+    try {
+      return new XdpInterface(link, XdpSwitch.open(link), offloads);
+    } catch (error) {
+      restoreOffloads(offloads);
+      throw error;
+    }
   }
 
   /**
@@ -145,7 +102,8 @@ export class XdpInterface {
     const link = linkByName(name);
     const same = link !== null && link.index === saved.index && link.mac === saved.mac && link.up;
     if (same && fds.length === SWITCH_FDS) {
-      return new XdpInterface(link, XdpSwitch.adopt(saved.switch, link.mac, fds));
+      const adopted = XdpSwitch.adopt(saved.switch, link.mac, fds);
+      return new XdpInterface(link, adopted, saved.offloads);
     }
     closeAll(fds);
     throw new ArrakisError('ARK_GONE', `${name} is not what it was, or down`);
@@ -154,7 +112,14 @@ export class XdpInterface {
   /** For `adopt`. The descriptors stay this object's. */
   save(): { state: SavedInterface; fds: number[] } {
     const { state, fds } = this.#switch.save();
-    return { state: { index: this.index, mac: this.mac, switch: state }, fds };
+    const { index, mac } = this;
+    return { state: { index, mac, switch: state, offloads: this.#offloads }, fds };
+  }
+
+  /** Whether VLAN tags may be hidden from the switch, which then takes a frame of a VLAN for one of none. */
+  get hidesTags(): boolean {
+    const link = linkByIndex(this.index);
+    return link !== null && hidesTags(link);
   }
 
   /** Speed of the link, bits a second; null when it has none, or does not tell. */
@@ -202,7 +167,7 @@ export class XdpInterface {
     const { id, index } = of;
     const { maps, guardMode, rules } = this.#switch;
     const frameLengthMax = mtu + ETHERNET_HEADER_LEN;
-    const guard = rules.guard(id, frameLengthMax);
+    const guard = rules.guard(id, index, frameLengthMax);
     const guardLink = this.#switch.attach('ark_guard', guard, switchEnd, guardMode);
     undo.push(() => closeFd(guardLink));
     const deliver = deliverProgram(maps, slotOf(id, index));
@@ -364,49 +329,18 @@ export class XdpInterface {
     if (this.#closed) return;
     this.#closed = true;
     const undo = new Cleanup();
+    undo.push(() => restoreOffloads(this.#offloads));
     undo.push(() => this.#switch.close());
     for (const vnic of this.#vnics) undo.push(() => vnic.detach());
     undo.run();
   }
 }
 
-/** By which a queue pair's frames come and go. */
-interface Path {
-  readonly socket: number;
-  readonly veth: VethPair | null;
-  /** Links of the programs at both ends of the veth. */
-  readonly links: readonly number[];
-}
-
 export interface SavedInterface {
   readonly index: number;
   readonly mac: Mac;
   readonly switch: SavedSwitch;
-}
-
-export interface SavedVnic {
-  readonly grant: AfXdpGrant;
-  readonly owner: FlowOwner;
-  /** One a queue pair; none when it is direct. */
-  readonly veths: readonly VethPair[];
-}
-
-const sendsUnlimited = ({ name }: FlowOwner): ArrakisError =>
-  new ArrakisError('ARK_UNSUPPORTED', `nothing stands behind what direct VNIC ${name} sends`, {
-    hint: 'limit what it receives, or attach it switched (mode=switched)',
-  });
-
-const notCoalesced = ({ name }: FlowOwner): ArrakisError =>
-  new ArrakisError('ARK_UNSUPPORTED', `direct VNIC ${name} has its interface's doorbell`, {
-    hint: 'attach it switched (mode=switched); or coalesce for everybody: ethtool -C',
-  });
-
-/** Nothing checks what a direct VNIC sends: a filter would promise what it does not hold. */
-function refuseUnchecked({ kind, name }: FlowOwner, transmit: readonly Filter[] | null): void {
-  if (kind !== 'direct' || transmit === null) return;
-  throw new ArrakisError('ARK_UNSUPPORTED', `nothing checks what the direct VNIC ${name} sends`, {
-    hint: 'attach it switched: mode=switched',
-  });
+  readonly offloads: readonly HeldOffload[];
 }
 
 const notWhole = ({ name }: FlowOwner): ArrakisError =>
@@ -428,118 +362,5 @@ function receiveQueues(name: string): number {
   } catch (error) {
     if (isErrno(error, 'EOPNOTSUPP')) return 1;
     throw error;
-  }
-}
-
-function sumOf(all: readonly XskStatistics[]): XskStatistics {
-  const sum = { ...all[0]! };
-  for (const one of all.slice(1)) {
-    for (const name of Object.keys(sum) as (keyof XskStatistics)[]) sum[name] += one[name];
-  }
-  return sum;
-}
-
-/** A VNIC attached to an interface. It owns its descriptors; send duplicates to the application. */
-export class XdpVnic {
-  readonly grant: AfXdpGrant;
-  /** Memory, and one socket a queue pair. */
-  readonly fds: readonly number[];
-  readonly #paths: readonly Path[];
-  readonly #owner: FlowOwner;
-  readonly #switch: XdpSwitch;
-  readonly #release: () => void;
-  #detached = false;
-
-  constructor(
-    grant: AfXdpGrant,
-    memfd: number,
-    paths: readonly Path[],
-    owner: FlowOwner,
-    xdpSwitch: XdpSwitch,
-    release: () => void,
-  ) {
-    this.grant = grant;
-    this.fds = [memfd, ...paths.map(({ socket }) => socket)];
-    this.#paths = paths;
-    this.#owner = owner;
-    this.#switch = xdpSwitch;
-    this.#release = release;
-  }
-
-  /** Queues of the interface that its sockets are bound to; none when it is switched. */
-  get directQueues(): number[] {
-    const { kind, queue, queues } = this.#owner;
-    return kind === 'direct' ? Array.from({ length: queues }, (_, i) => queue + i) : [];
-  }
-
-  /**
-   * Replace the filters to receive by, and those to send by: null for the mirror. ARK_IN_USE, ARK_LIMIT,
-   * ARK_UNSUPPORTED; on failure the old ones stay.
-   */
-  setFilters(filters: readonly Filter[], transmit: readonly Filter[] | null = null): void {
-    this.#requireAttached();
-    refuseUnchecked(this.#owner, transmit);
-    this.#switch.setFilters(this.#owner, filters, transmit);
-  }
-
-  /** Limit what it sends or receives: frames beyond are dropped. Nothing limits what a direct one sends. */
-  setLimit(direction: Direction, limit: RateLimit): void {
-    this.#requireAttached();
-    if (direction === 'send' && this.#owner.kind === 'direct') {
-      if (isLimited(limit)) throw sendsUnlimited(this.#owner);
-      return;
-    }
-    this.#switch.setLimit(this.#owner.id, direction, limit);
-  }
-
-  /**
-   * Coalesce the doorbell of queue `queue`, or of all: after a frame, NAPI of the application's veth looks for more only
-   * when the time is over. ARK_UNSUPPORTED for a direct VNIC, for a number of frames, and by kernels before 6.13.
-   */
-  setCoalescing(queue: number | null, { usecs, frames }: Coalescing): void {
-    this.#requireAttached();
-    if (frames !== 0) {
-      throw new ArrakisError('ARK_UNSUPPORTED', 'AF_XDP coalesces by time, not by frames', {
-        hint: 'set frames to 0',
-      });
-    }
-    const deferral = { deferHardIrqs: usecs === 0 ? 0 : 1, flushTimeoutUs: usecs };
-    for (const [pair, { veth }] of this.#paths.entries()) {
-      if (queue !== null && queue !== pair) continue;
-      if (veth === null) throw notCoalesced(this.#owner);
-      setNapiDeferral(veth.applicationEnd, deferral);
-    }
-  }
-
-  /** For `XdpInterface.adoptVnic`. The descriptors stay this object's. */
-  save(): { state: SavedVnic; fds: number[] } {
-    const veths = this.#paths.flatMap(({ veth }) => (veth === null ? [] : [veth]));
-    const links = this.#paths.flatMap((path) => path.links);
-    const state = { grant: this.grant, owner: this.#owner, veths };
-    return { state, fds: [...this.fds, ...links] };
-  }
-
-  counters(): XdpVnicCounters {
-    this.#requireAttached();
-    const counts = this.#switch.counts(this.#owner.id);
-    const sockets = this.fds.slice(1).map(xskStatistics);
-    const socket = sumOf(sockets);
-    const drops = counts.map(([packets]) => packets!);
-    drops[DROP.noBuffer] = socket.rxDropped + socket.rxRingFull;
-    drops[DROP.badDescriptor] = socket.rxInvalidDescs + socket.txInvalidDescs;
-    const [rxPackets, rxBytes] = counts[COUNT_RX] as [number, number];
-    const [txPackets, txBytes] = counts[COUNT_TX] as [number, number];
-    return { rxPackets, rxBytes, txPackets, txBytes, drops: namedDrops(drops), socket, sockets };
-  }
-
-  #requireAttached(): void {
-    if (this.#detached) throw new ArrakisError('ARK_GONE', `VNIC ${this.#owner.name} is detached`);
-  }
-
-  /** Take its flows away, close its descriptors, remove its interfaces. Idempotent, also when they are gone. */
-  detach(): void {
-    if (this.#detached) return;
-    this.#detached = true;
-    this.#release();
   }
 }

@@ -24,7 +24,7 @@ import {
 /** Boxes compiled for all VNICs of an interface: every packet that no flow takes is compared with each. */
 export const COMPILED_BOXES_MAX = 512;
 
-/** The guards of one VNIC: links to exchange its program on, one a queue pair. */
+/** The guards of one VNIC: links to exchange their programs on, one a queue pair, in order. */
 export interface Guards {
   readonly links: readonly number[];
   readonly frameLengthMax: number;
@@ -32,7 +32,7 @@ export interface Guards {
 
 /** A program in the place of another, soon. */
 interface Exchange {
-  readonly links: readonly number[];
+  readonly link: number;
   readonly name: string;
   readonly program: Assembler;
 }
@@ -52,9 +52,9 @@ export class CompiledRules {
     this.#steerLink = steerLink;
   }
 
-  /** The program for a guard of VNIC `id`, whose rules are not set yet. */
-  guard(id: number, frameLengthMax: number): Assembler {
-    return this.#guard(id, frameLengthMax, [...this.#receivers.values()], MIRRORS);
+  /** The program for the guard of queue `pair` of VNIC `id`, whose rules are not set yet. */
+  guard(id: number, pair: number, frameLengthMax: number): Assembler {
+    return this.#guard({ id, pair, frameLengthMax }, [...this.#receivers.values()], MIRRORS);
   }
 
   /** VNIC `id` has these guards, from now until `remove`. */
@@ -118,23 +118,25 @@ export class CompiledRules {
     const guards = [...this.#guards.keys()].flatMap((id) =>
       this.#guardsOf(id, all, senders.get(id) ?? MIRRORS),
     );
-    return [{ links: [this.#steerLink], name: 'ark_steer', program }, ...guards];
+    return [{ link: this.#steerLink, name: 'ark_steer', program }, ...guards];
   }
 
   #guardsOf(id: number, receivers: readonly Receiver[], sender: Sender): Exchange[] {
     const guards = this.#guards.get(id);
     if (guards === undefined) return [];
-    const program = this.#guard(id, guards.frameLengthMax, receivers, sender);
-    return [{ links: guards.links, name: 'ark_guard', program }];
+    const { links, frameLengthMax } = guards;
+    return links.map((link, pair) => {
+      const program = this.#guard({ id, pair, frameLengthMax }, receivers, sender);
+      return { link, name: 'ark_guard', program };
+    });
   }
 
   #guard(
-    id: number,
-    frameLengthMax: number,
+    guard: { id: number; pair: number; frameLengthMax: number },
     receivers: readonly Receiver[],
     sender: Sender,
   ): Assembler {
-    return guardProgram(this.#maps, { id, mac: this.#mac, frameLengthMax, sender, receivers });
+    return guardProgram(this.#maps, { ...guard, mac: this.#mac, sender, receivers });
   }
 }
 
@@ -176,8 +178,8 @@ function exchange(
     for (const { name, program } of exchanges) programs.push(load(name, program));
     commit(() => {
       try {
-        exchanges.forEach(({ links }, i) => {
-          for (const link of links) put(link, programs[i]!);
+        exchanges.forEach(({ link }, i) => {
+          put(link, programs[i]!);
         });
       } catch (error) {
         if (before !== null) exchange(before(), (undo) => undo(), null);

@@ -111,10 +111,7 @@ export class XdpSwitch {
       for (let i = 0; i < programs.COUNTS_PER_VNIC; i++) {
         percpuClear(this.maps.counts, id * programs.COUNTS_PER_VNIC + i, programs.COUNT_WORDS);
       }
-      for (const direction of DIRECTIONS) {
-        const key = u32(programs.limitOf(id, direction));
-        mapUpdate(this.maps.limits, key, Buffer.alloc(programs.LIMIT_BYTES));
-      }
+      for (const direction of DIRECTIONS) this.#clearLimits(id, direction);
       this.#ids.add(id);
       return id;
     }
@@ -193,9 +190,21 @@ export class XdpSwitch {
     return percpuSums(this.maps.counts, first, programs.COUNT_TX + 1, programs.COUNT_WORDS);
   }
 
-  /** Limit what VNIC `id` sends or receives, from the next frame on. */
-  setLimit(id: number, direction: Direction, limit: RateLimit): void {
-    const key = u32(programs.limitOf(id, direction));
+  #clearLimits(id: number, direction: Direction): void {
+    const none = Buffer.alloc(programs.LIMIT_BYTES);
+    mapUpdate(this.maps.limits, u32(programs.limitOf(id, direction)), none);
+    for (let pair = 0; pair < programs.QUEUES_PER_VNIC_MAX; pair++) {
+      const key = programs.queueLimitOf(programs.slotOf(id, pair), direction);
+      mapUpdate(this.maps.limits, u32(key), none);
+    }
+  }
+
+  /** Limit what VNIC `id`, or queue `pair` of it, sends or receives, from the next frame on. */
+  setLimit(id: number, pair: number | null, direction: Direction, limit: RateLimit): void {
+    const { limitOf, queueLimitOf, slotOf } = programs;
+    const key = u32(
+      pair === null ? limitOf(id, direction) : queueLimitOf(slotOf(id, pair), direction),
+    );
     const entry = Buffer.alloc(programs.LIMIT_BYTES);
     mapLookup(this.maps.limits, key, entry);
     programs.writeLimit(entry, limit);

@@ -6,7 +6,8 @@
  * - Received bytes are handed over where the card put them, in order and once. The frame goes back to the pool when the
  *   handler returns, unless it was held.
  * - Bytes to send are written into frames of the pool, which TCP keeps until they are acknowledged.
- * - Whatever is sent outside of a turn leaves with the next one, or by `NetInterface.flush`.
+ * - Whatever is sent outside of a turn leaves with the next one, or by `Turn.flush` (`NetInterface.flush` with the time).
+ *   A poll loop that sleeps meanwhile is woken by `PollLoop.wake`.
  */
 
 /** Why a connection is over. Node's name for each stands beside it. */
@@ -58,9 +59,9 @@ export interface TcpHandlers {
   onEnd?(connection: TcpConnection): void;
   /** `sendRoom` has risen to a half of the send buffer at least, after a `write` or `alloc` fell short of it. */
   onDrain?(connection: TcpConnection): void;
-  /** Everything that was queued, including the FIN of `end`, is acknowledged by the peer. */
+  /** Everything that was queued so far, the FIN of `end` too if that was called, is acknowledged by the peer. */
   onFlushed?(connection: TcpConnection): void;
-  /** It is over. The last call; nothing may be called on the connection any more. */
+  /** It is over. The last call; nothing but `release` may be called on the connection any more. */
   onClose?(connection: TcpConnection, why: TcpEnd): void;
 }
 
@@ -69,7 +70,7 @@ export interface TcpConnection {
   /** For its owner. */
   data: unknown;
   readonly state: TcpState;
-  /** `10.0.0.2` or `fe80::1`; made when asked for. */
+  /** `10.0.0.2` or `fe80::1`; made when asked for. Empty, as the ports are 0, when the connection is over. */
   readonly localAddress: string;
   readonly remoteAddress: string;
   readonly localPort: number;
@@ -102,7 +103,10 @@ export interface TcpConnection {
   /** No `onData` until `resume`; what arrives is kept, and the window closes. */
   pause(): void;
   resume(): void;
-  /** Keep the frame of `onData` beyond the handler. Its bytes stay charged to the window until `release`. */
+  /**
+   * Keep the frame of `onData` beyond the handler. Its bytes stay charged to the window until `release`, which is due
+   * also when the connection is over.
+   */
   hold(frame: number): void;
   release(frame: number, length: number): void;
 

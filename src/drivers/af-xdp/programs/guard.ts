@@ -36,8 +36,8 @@ import {
   XDP_DROP,
 } from './common.ts';
 import { checkIpv4, storeFields, storeWord } from './fields.ts';
-import { COUNT_RX, COUNT_TX, KIND, SCOPE, type SwitchMaps, UPLINK } from './maps.ts';
-import { police } from './police.ts';
+import { COUNT_RX, COUNT_TX, KIND, SCOPE, type SwitchMaps, slotOf, UPLINK } from './maps.ts';
+import { police, policeQueue } from './police.ts';
 import {
   findOwner,
   findReceiver,
@@ -46,10 +46,12 @@ import {
   type Receiver,
   type Sender,
 } from './rules.ts';
-import { keepOwner, redirectByFlow } from './spread.ts';
+import { chooseByFlow, keepOwner, redirectToSlot, SLOT } from './spread.ts';
 
 export interface GuardOptions {
   readonly id: number;
+  /** Queue of the VNIC whose veth it is. Default 0. */
+  readonly pair?: number;
   readonly mac: Mac;
   /** Longest frame, Ethernet header included. */
   readonly frameLengthMax: number;
@@ -61,6 +63,7 @@ export interface GuardOptions {
 
 /** Switch end of a veth: let out what the VNIC may send, to another VNIC or to the wire; count and drop the rest. */
 export function guardProgram(maps: SwitchMaps, options: GuardOptions): Assembler {
+  const slot = slotOf(options.id, options.pair ?? 0);
   const asm = new Assembler();
   entry(asm);
   need(asm, IP, 'truncated');
@@ -74,17 +77,21 @@ export function guardProgram(maps: SwitchMaps, options: GuardOptions): Assembler
   asm.label('forward');
   keepOwner(asm);
   asm.ldx(1, R1, R0, 4).jneImm(R1, KIND.switched, 'noDestination');
+  chooseByFlow(asm);
+  policeQueue(asm, maps, { slot }, 'send', 'rateExceeded');
   police(asm, maps, options, 'send', 'rateExceeded');
+  policeQueue(asm, maps, { at: SLOT }, 'receive', 'receiverRate');
   police(asm, maps, R9, 'receive', 'receiverRate');
   count(asm, maps, options, COUNT_TX);
   count(asm, maps, R9, COUNT_RX);
-  redirectByFlow(asm, [maps.veths, 'veths'], XDP_DROP);
+  redirectToSlot(asm, [maps.veths, 'veths'], XDP_DROP);
 
   // The wire does not bring back what is for our own address: the kernel of this machine is not behind it.
   asm.label('wire');
   asm.ldx(4, R1, DATA, 0).jne32Imm(R1, macWord(options.mac), 'out');
   asm.ldx(2, R1, DATA, 4).jeqImm(R1, macTail(options.mac), 'noDestination');
   asm.label('out');
+  policeQueue(asm, maps, { slot }, 'send', 'rateExceeded');
   police(asm, maps, options, 'send', 'rateExceeded');
   count(asm, maps, options, COUNT_TX);
   asm.movImm(R9, UPLINK);

@@ -1,8 +1,9 @@
 /**
- * Limits of a VNIC in eBPF: the generic cell rate algorithm (ITU-T I.371), as softnic/rate.ts has it. A frame that comes
+ * Limits of a VNIC, and of each of its queues, in eBPF: the generic cell rate algorithm (ITU-T I.371), as softnic/rate.ts has it. A frame that comes
  * more than BURST_US before its theoretical arrival time is dropped; any other moves that time on by its own.
  *
- *   limits  array of {arrivalNs u64, nsPerByte u64, nsPerFrame u64}, by `limitOf(id, direction)`
+ *   limits  array of {arrivalNs u64, nsPerByte u64, nsPerFrame u64}, by `limitOf(id, direction)`, then by
+ *           `queueLimitOf(slot, direction)`
  *
  * - `nsPerByte` has FRACTION_BITS after the point. A frame takes the longer of its time by bytes and `nsPerFrame`.
  * - All zero is no limit: nothing is read but these two, no clock.
@@ -12,10 +13,11 @@
 import { BURST_US, costsUs, type Direction, type RateLimit } from '../../../device/rate.ts';
 import { type Assembler, R0, R1, R2, R3, R4, R10, type Register } from '../../../ebpf/assembler.ts';
 import { DATA, DATA_END } from './common.ts';
-import { type SwitchMaps, VNICS_MAX } from './maps.ts';
+import { QUEUES_PER_VNIC_MAX, type SwitchMaps, VNICS_MAX } from './maps.ts';
 
 export const LIMIT_BYTES = 24;
-export const LIMITS_MAX = 2 * VNICS_MAX;
+const QUEUE_LIMITS = 2 * VNICS_MAX;
+export const LIMITS_MAX = QUEUE_LIMITS + 2 * VNICS_MAX * QUEUES_PER_VNIC_MAX;
 const ARRIVAL = 0;
 const PER_BYTE = 8;
 const PER_FRAME = 16;
@@ -33,6 +35,10 @@ const COST = -48;
 
 /** Where the limit of VNIC `id` stands in the map. */
 export const limitOf = (id: number, direction: Direction): number => 2 * id + DIRECTION[direction];
+
+/** Where that of one queue stands, by its slot. */
+export const queueLimitOf = (slot: number, direction: Direction): number =>
+  QUEUE_LIMITS + 2 * slot + DIRECTION[direction];
 
 /** Put `limit` into an entry, whose arrival time stays: changing a limit gives nobody a burst. */
 export function writeLimit(entry: Buffer, limit: RateLimit): void {
@@ -53,14 +59,39 @@ export function police(
   direction: Direction,
   over: string,
 ): void {
-  const done = asm.fresh('policed');
-  const later = asm.fresh('later');
-  const longer = asm.fresh('longer');
   if (typeof id === 'number') {
     asm.mov(R1, id).lshImm(R1, 1).addImm(R1, DIRECTION[direction]).stx(4, R10, LIMIT_KEY, R1);
   } else {
     asm.stImm(4, R10, LIMIT_KEY, limitOf(id.id, direction));
   }
+  charge(asm, maps, over);
+}
+
+/**
+ * The same for the limit of one queue: that with `slot`, or whose slot is on the stack at `at`. Call it before `police`:
+ * what a queue loses does not count against its VNIC.
+ */
+export function policeQueue(
+  asm: Assembler,
+  maps: SwitchMaps,
+  queue: { slot: number } | { at: number },
+  direction: Direction,
+  over: string,
+): void {
+  if ('at' in queue) {
+    asm.ldx(4, R1, R10, queue.at).lshImm(R1, 1).addImm(R1, queueLimitOf(0, direction));
+    asm.stx(4, R10, LIMIT_KEY, R1);
+  } else {
+    asm.stImm(4, R10, LIMIT_KEY, queueLimitOf(queue.slot, direction));
+  }
+  charge(asm, maps, over);
+}
+
+/** On to `over` when this frame is beyond the limit whose key is on the stack. */
+function charge(asm: Assembler, maps: SwitchMaps, over: string): void {
+  const done = asm.fresh('policed');
+  const later = asm.fresh('later');
+  const longer = asm.fresh('longer');
   asm.ldMapFd(R1, maps.limits, 'limits').mov(R2, R10).addImm(R2, LIMIT_KEY);
   asm.call('map_lookup_elem').jeqImm(R0, 0, done);
   asm.ldx(8, R1, R0, PER_BYTE).ldx(8, R2, R0, PER_FRAME);

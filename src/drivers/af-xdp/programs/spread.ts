@@ -31,8 +31,9 @@ import {
 } from './common.ts';
 import { QUEUES_PER_VNIC_LOG2 } from './maps.ts';
 
-/** Stack: queues of the VNIC that gets the frame. */
+/** Stack: queues of the VNIC that gets the frame, and the slot of the one that does. */
 const QUEUES = -16;
+export const SLOT = -20;
 /** "More fragments" and the offset, as a 16-bit load sees them. */
 const IP_FRAGMENT_MASK = 0xff3f;
 
@@ -42,12 +43,18 @@ export function keepOwner(asm: Assembler): void {
 }
 
 /**
- * End the program: the frame goes to the queue of VNIC R9 that its flow is on, by `map`. At least the headers of
- * Ethernet and IPv4 were found to be there.
+ * Put the slot of the queue of VNIC R9 that the frame's flow is on at SLOT on the stack. At least the headers of Ethernet
+ * and IPv4 were found to be there. Destroys R1 to R5.
  */
-export function redirectByFlow(asm: Assembler, map: [number, string], otherwise: number): void {
+export function chooseByFlow(asm: Assembler): void {
   asm.mov(R4, R9).lshImm(R4, QUEUES_PER_VNIC_LOG2);
   addPairOfFlow(asm, R4);
+  asm.stx(4, R10, SLOT, R4);
+}
+
+/** End the program: the frame goes to the queue whose slot was chosen, by `map`. */
+export function redirectToSlot(asm: Assembler, map: [number, string], otherwise: number): void {
+  asm.ldx(4, R4, R10, SLOT);
   redirect(asm, map, R4, otherwise);
 }
 

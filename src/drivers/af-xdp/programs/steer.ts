@@ -20,19 +20,15 @@ import {
   lookupFlow,
   MD_RX_QUEUE_INDEX,
   need,
-  redirect,
   sameMac,
   XDP_DROP,
   XDP_PASS,
 } from './common.ts';
 import { checkIpv4, storeFields, storeWord } from './fields.ts';
 import { COUNT_RX, KIND, QUEUES_PER_VNIC_LOG2, type SwitchMaps } from './maps.ts';
-import { police } from './police.ts';
+import { police, policeQueue } from './police.ts';
 import { findOwner, findReceiver, NO_RECEIVERS, type Receiver } from './rules.ts';
-import { keepOwner, redirectByFlow } from './spread.ts';
-
-/** Stack: where the frame goes, while it is counted. */
-const SLOT = -20;
+import { chooseByFlow, keepOwner, redirectToSlot, SLOT } from './spread.ts';
 
 /**
  * Receive side of the interface with this `mac`: give each VNIC its flows, and everything else to the kernel. A
@@ -74,14 +70,16 @@ export function steerProgram(
   asm.ldx(2, R2, R0, 6).ldx(1, R3, R0, 5).addImm(R3, -1);
   asm.ldx(4, R1, CONTEXT, MD_RX_QUEUE_INDEX).sub(R1, R2).jgt(R1, R3, 'pass');
   asm.mov(R4, R9).lshImm(R4, QUEUES_PER_VNIC_LOG2).add(R4, R1).stx(4, R10, SLOT, R4);
+  policeQueue(asm, maps, { at: SLOT }, 'receive', 'rateExceeded');
   police(asm, maps, R9, 'receive', 'rateExceeded');
   count(asm, maps, R9, COUNT_RX);
-  asm.ldx(4, R4, R10, SLOT);
-  redirect(asm, [maps.xsks, 'xsks'], R4, XDP_PASS);
+  redirectToSlot(asm, [maps.xsks, 'xsks'], XDP_PASS);
   asm.label('switched');
+  chooseByFlow(asm);
+  policeQueue(asm, maps, { at: SLOT }, 'receive', 'rateExceeded');
   police(asm, maps, R9, 'receive', 'rateExceeded');
   count(asm, maps, R9, COUNT_RX);
-  redirectByFlow(asm, [maps.veths, 'veths'], XDP_DROP);
+  redirectToSlot(asm, [maps.veths, 'veths'], XDP_DROP);
   asm.label('rateExceeded');
   count(asm, maps, R9, DROP.rateExceeded);
   asm.movImm(R0, XDP_DROP).exit();

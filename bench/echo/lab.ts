@@ -45,6 +45,8 @@ export interface LabOptions {
   clientAddress?: string;
   /** Receive and transmit queues of both ends. Default 1. */
   queues?: number;
+  /** Leave checksum and segmentation offload on: for kernels among themselves, as AF_XDP cannot see through it. */
+  keepOffloads?: boolean;
 }
 
 /** Two namespaces and the link between them. Needs root. */
@@ -72,7 +74,7 @@ export class VethLab {
     );
     const lab = new VethLab(server, client);
     try {
-      lab.#connect(options.queues ?? 1);
+      lab.#connect(options.queues ?? 1, options.keepOffloads ?? false);
     } catch (error) {
       lab.close();
       throw error;
@@ -80,7 +82,7 @@ export class VethLab {
     return lab;
   }
 
-  #connect(queues: number): void {
+  #connect(queues: number, keepOffloads: boolean): void {
     const { server, client } = this;
     server.network.run(() => {
       createVethPair(
@@ -89,8 +91,8 @@ export class VethLab {
       );
       moveToNamespace(linkByName(client.interfaceName)!.index, client.network.fd);
     });
-    configure(server, client);
-    configure(client, server);
+    configure(server, client, keepOffloads);
+    configure(client, server, keepOffloads);
   }
 
   /** Remove the link and leave the namespaces; they end with their last process. Idempotent. */
@@ -108,11 +110,11 @@ function end(network: NetworkNamespace, interfaceName: string, address: string, 
   return { network, interfaceName, address: parseIpv4(address), mac };
 }
 
-function configure(here: LabEnd, there: LabEnd): void {
+function configure(here: LabEnd, there: LabEnd, keepOffloads: boolean): void {
   here.network.run(() => {
     const link = linkByName(here.interfaceName)!;
     fs.writeFileSync(`/proc/sys/net/ipv6/conf/${here.interfaceName}/disable_ipv6`, '1');
-    setTxChecksum(here.interfaceName, false);
+    if (!keepOffloads) setTxChecksum(here.interfaceName, false);
     setGro(here.interfaceName, true);
     addAddress(link.index, here.address, PREFIX);
     setLinkUp(link.index);

@@ -15,10 +15,18 @@ const NOBODY = { uid: 65534, gid: 65534 };
 /** The package: what is compiled stands in its `dist`. */
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 /** Packages that the compiled code loads. */
-const DEPENDENCIES = ['koffi', '@koromix/koffi-linux-x64', 'zod', 'commander'];
+const DEPENDENCIES = ['koffi', '@koromix/koffi-linux-x64', 'zod', 'commander', 'mrmime'];
 const STAGED = 'ARRAKIS_STAGED';
 /** The `arrakis` command, from the package's folder. */
 export const CLI_SCRIPT = path.join('dist', 'src', 'cli', 'main.js');
+
+/** The copy runs in a folder of its own: a file to write is named from here. */
+export function absoluteJson(args: string[]): string[] {
+  const at = args.indexOf('--json') + 1;
+  const file = at > 0 ? args[at] : undefined;
+  if (file === undefined || file.startsWith('-')) return args;
+  return args.with(at, path.resolve(file));
+}
 
 /** True when root runs this from where `nobody` cannot read it. */
 export function mustStage(): boolean {

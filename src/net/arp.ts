@@ -176,6 +176,16 @@ export class ArpCache {
       ethernet.setDst(this.#link.view, frame, this.#macHi[entry]!, this.#macLo[entry]!);
       return this.#link.transmit(frame, length);
     }
+    if (this.#link.burst.flags !== 0) {
+      // What waits would have to wait with its burst: TCP sends it again.
+      this.#link.counters.arpPendingFull++;
+      this.#link.free(frame);
+      if (this.#asks && entry < 0) {
+        entry = this.#claim(nextHop, INCOMPLETE);
+        if (entry >= 0) this.#want(entry);
+      }
+      return false;
+    }
     if (!this.#asks) {
       this.#link.counters.noNeighbour++;
       this.#link.free(frame);

@@ -8,7 +8,7 @@
  */
 import { type Ipv4, type Mac, macHi, macLo, netmask } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
-import { NIC_STATE, type NicQueue } from '../device/nic.ts';
+import { FRAME_FLAG, NIC_STATE, type NicQueue } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { PROTOCOL_UNREACHABLE, REASSEMBLY_TIME, TIME_EXCEEDED } from '../wire/icmp.ts';
 import * as wire from '../wire/ipv4.ts';
@@ -105,6 +105,8 @@ export class NetInterface {
   readonly #lengths = new Uint16Array(NET_LIMITS.batchMax);
   readonly #loopFrames = new Uint32Array(NET_LIMITS.loopQueueMax);
   readonly #loopLengths = new Uint16Array(NET_LIMITS.loopQueueMax);
+  /** Null where the queue has no offloads. */
+  readonly #flags: Uint8Array | null;
   /** Frames of the batch, and the next one to process: a handler that throws does not lose the rest. */
   #count = 0;
   #next = 0;
@@ -122,6 +124,7 @@ export class NetInterface {
     const random = options.random ?? fixedSequence();
     const link = new Link(queue, mac, mtu, vlan);
     this.#link = link;
+    this.#flags = queue.offloads === 0 ? null : new Uint8Array(NET_LIMITS.batchMax);
     this.counters = link.counters;
     const share = options.neighbours ?? null;
     this.#arp = new ArpCache(link, address | 0, netmask(prefix) | 0, this.#ownsAddress, share);
@@ -204,7 +207,12 @@ export class NetInterface {
     if (this.#next === this.#count) {
       this.#next = 0;
       const max = NET_LIMITS.batchMax;
-      this.#count = this.#link.queue.rxBatch(this.#frames, this.#lengths, max);
+      this.#count = this.#link.queue.rxBatch(
+        this.#frames,
+        this.#lengths,
+        max,
+        this.#flags ?? undefined,
+      );
     }
     return this.#count - this.#next;
   }
@@ -320,6 +328,14 @@ export class NetInterface {
       while (this.#next < this.#count) {
         const i = this.#next++;
         const frame = this.#frames[i]!;
+        if (this.#flags !== null) {
+          const flags = this.#flags[i]!;
+          if ((flags & FRAME_FLAG.more) !== 0) {
+            this.#receivePieces(i, this.#flags);
+            continue;
+          }
+          link.isChecked = (flags & FRAME_FLAG.checksum) !== 0;
+        }
         link.inHand = frame;
         link.counters.rxFrames++;
         const end = frame + this.#lengths[i]!;
@@ -340,6 +356,8 @@ export class NetInterface {
       this.#loopCount = link.takeLooped(this.#loopFrames, this.#loopLengths);
     }
     link.isLoop = true;
+    // It never left this memory: TCP may have left the sum to a device.
+    link.isChecked = true;
     try {
       while (this.#loopNext < this.#loopCount) {
         const i = this.#loopNext++;
@@ -351,6 +369,7 @@ export class NetInterface {
       }
     } finally {
       link.isLoop = false;
+      link.isChecked = false;
       link.settle();
     }
   }
@@ -368,6 +387,39 @@ export class NetInterface {
     ethernet.removeTag(view, frame);
     this.#link.inHand = inner;
     this.#receive(inner, end);
+  }
+
+  /** A packet of several pieces, the first at `first` in the batch: TCP that the device did not cut, or nothing for us. */
+  #receivePieces(first: number, flags: Uint8Array): void {
+    const { view, counters, queue, macHi: ourHi, macLo: ourLo } = this.#link;
+    let count = 1;
+    let total = this.#lengths[first]!;
+    for (; (flags[first + count - 1]! & FRAME_FLAG.more) !== 0; count++) {
+      total += this.#lengths[first + count]!;
+    }
+    this.#next = first + count;
+    counters.rxFrames++;
+    const frame = this.#frames[first]!;
+    const isOurs =
+      ethernet.check(view, frame, frame + this.#lengths[first]!) >= 0 &&
+      ethernet.dstHi(view, frame) === ourHi &&
+      ethernet.dstLo(view, frame) === ourLo &&
+      (flags[first]! & FRAME_FLAG.checksum) !== 0;
+    const at = frame + ethernet.HEADER_LEN;
+    if (isOurs && ethernet.type(view, frame) === ethernet.TYPE_IPV4) {
+      const length = this.#ip.receive(at, frame + total, true);
+      const payloadAt = at + (length < 0 ? 0 : wire.headerLength(view, at));
+      const isWhole = length === frame + total - payloadAt;
+      if (length >= 0 && isWhole && wire.protocol(view, at) === wire.PROTOCOL_TCP) {
+        if (!this.#ownsAddress) this.#ip.learn(frame, wire.src(view, at));
+        const firstLength = frame + this.#lengths[first]! - payloadAt;
+        this.tcp.setIpv4Flow(wire.src(view, at), wire.dst(view, at));
+        this.tcp.receivePieces(this.#frames, this.#lengths, first, count, payloadAt, firstLength);
+        return;
+      }
+      if (length >= 0) counters.noProtocol++;
+    } else counters.notForUs++;
+    for (let i = first; i < first + count; i++) queue.free(this.#frames[i]!);
   }
 
   #receive(frame: number, end: number): void {

@@ -19,6 +19,7 @@ import * as ipv4 from '../wire/ipv4.ts';
 import { ICMP_ERROR } from './icmp-errors.ts';
 import { NetInterface, type NetOptions } from './interface.ts';
 import { NET_LIMITS } from './limits.ts';
+import type { TcpConnection } from './tcp/api.ts';
 import { UDP_PAYLOAD_MAX, UDP_PAYLOAD_OFFSET } from './udp.ts';
 
 const HELLO = new Uint8Array(Buffer.from('hello'));
@@ -289,7 +290,9 @@ describe('to ourselves', () => {
 
   test('a frame that its sender keeps is copied: an answer in place does not change it', () => {
     const { queue, net } = start();
+    let calls = 0;
     net.udp.bind(7, (frame, at, length) => {
+      calls++;
       queue.memory.u8.fill(0x21, at, at + length);
       net.udp.replyInPlace(frame, at, length);
     });
@@ -298,10 +301,44 @@ describe('to ourselves', () => {
     queue.retain(frame);
     net.udp.sendTo(frame, 5, 9, US.ip, 7);
     while (net.poll(0) > 0);
+    assert.equal(calls, 1);
     const at = frame + UDP_PAYLOAD_OFFSET;
     assert.deepEqual(queue.memory.u8.slice(at, at + 5), HELLO);
     queue.free(frame);
     assert.equal(queue.framesAvailable, queue.memory.frameCount);
+  });
+
+  test('TCP: half a megabyte to each of our addresses', () => {
+    for (const address of ['10.0.0.2', '127.0.0.1']) {
+      const { queue, net, expectAllBack } = start({ secret: Int32Array.of(1, 2, 3, 4) }, 1024);
+      let received = 0;
+      let closed = 0;
+      const onClose = () => {
+        closed++;
+      };
+      net.tcp.listen({
+        port: 80,
+        onConnection: () => ({
+          onData: (_connection, _frame, _at, length) => {
+            received += length;
+          },
+          onEnd: (connection) => connection.end(),
+          onClose,
+        }),
+      });
+      const bytes = new Uint8Array(500_000);
+      let written = 0;
+      const write = (connection: TcpConnection): void => {
+        written += connection.write(bytes, written, bytes.length);
+        if (written === bytes.length) connection.end();
+      };
+      const handlers = { onOpen: write, onDrain: write, onData: () => {}, onClose };
+      net.tcp.connect({ address, port: 80, handlers });
+      for (let nowMs = 0; closed < 2 && nowMs < 5000; nowMs++) net.poll(nowMs);
+      assert.deepEqual([received, closed, queue.sent.length], [500_000, 2, 0]);
+      net.poll(70_000);
+      expectAllBack();
+    }
   });
 
   test('too many: dropped and counted', () => {

@@ -171,8 +171,8 @@ export class Ipv4Layer {
   }
 
   /**
-   * Send `payloadLength` bytes that stand behind the room for both headers in `frame`. Takes the frame. False when
-   * it was dropped: no route, no neighbour, no room.
+   * Send `payloadLength` bytes that stand behind the room for both headers in `frame`, the last of them in the link's
+   * burst if there is one. Takes the frame. False when it was dropped: no route, no neighbour, no room.
    */
   send(
     frame: number,
@@ -182,7 +182,7 @@ export class Ipv4Layer {
     group: GroupOptions = GROUP_DEFAULTS,
   ): boolean {
     const link = this.#link;
-    const length = HEADERS + payloadLength;
+    const length = HEADERS + payloadLength - link.burst.bytes;
     const isLong = length > link.frameLengthMax && !cuts(protocol);
     if (payloadLength < 0 || link.roomFrom(frame) < length || isLong) {
       link.counters.txTooLong++;

@@ -7,10 +7,18 @@
  * - Frames that the device does not accept stay queued, in order, up to NET_LIMITS.txQueueMax.
  * - What is for ourselves never reaches the device: `loop` keeps it for the next turn, up to NET_LIMITS.loopQueueMax.
  * - With a VLAN, every layer sees untagged frames: the tag (IEEE 802.1Q) goes on in `transmit`, into room that `alloc` left.
+ * - With offloads, whoever sends says before `transmit` what the device is to do, in `burst`: the checksum of TCP, and
+ *   pieces that follow the frame in one packet.
  */
 import { type Mac, macHi, macLo } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
-import { type NicQueue, NO_FRAME } from '../device/nic.ts';
+import {
+  BATCH_PIECES_MAX,
+  FRAME_FLAG,
+  NIC_OFFLOAD,
+  type NicQueue,
+  NO_FRAME,
+} from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { type NetCounters, newNetCounters } from './counters.ts';
 import { NET_LIMITS } from './limits.ts';
@@ -19,6 +27,31 @@ import { NET_LIMITS } from './limits.ts';
 const NONE = -1;
 /** Frames without a tag. */
 export const NO_VLAN = -1;
+
+/** What goes with the next frame that is transmitted. Empty for all others. */
+export class Burst {
+  /** FRAME_FLAG.checksum and segment. */
+  flags = 0;
+  /** Payload of each segment, with FRAME_FLAG.segment. */
+  segmentBytes = 0;
+  /** Pieces behind the frame, and their bytes together. Each has a reference for the device. */
+  readonly frames = new Uint32Array(BATCH_PIECES_MAX);
+  readonly lengths = new Uint16Array(BATCH_PIECES_MAX);
+  count = 0;
+  bytes = 0;
+
+  add(frame: number, length: number): void {
+    this.frames[this.count] = frame;
+    this.lengths[this.count++] = length;
+    this.bytes += length;
+  }
+
+  clear(): void {
+    this.flags = 0;
+    this.count = 0;
+    this.bytes = 0;
+  }
+}
 
 export class Link {
   readonly queue: NicQueue;
@@ -39,10 +72,18 @@ export class Link {
   tickUs = 0;
   /** The received frame that nobody has taken yet. */
   inHand = NONE;
+  /** TCP may leave its checksums to the device, and the cutting of packets into segments. */
+  readonly sendsUnfinished: boolean;
+  readonly sendsBursts: boolean;
+  readonly burst = new Burst();
+  /** The received frame in hand was checked by the device: its TCP checksum need not be looked at. */
+  isChecked = false;
   readonly #frameMask: number;
   readonly #frameSize: number;
   readonly #frames = new Uint32Array(NET_LIMITS.txQueueMax);
   readonly #lengths = new Uint16Array(NET_LIMITS.txQueueMax);
+  readonly #flags = new Uint8Array(NET_LIMITS.txQueueMax);
+  readonly #segmentBytes = new Uint16Array(NET_LIMITS.txQueueMax);
   #count = 0;
   /** True while a frame that we sent ourselves is received. */
   isLoop = false;
@@ -54,6 +95,10 @@ export class Link {
   constructor(queue: NicQueue, mac: Mac, mtu: number, vlan: number = NO_VLAN) {
     this.vlan = vlan;
     this.queue = queue;
+    // Devices do not look behind a tag.
+    const offloads = vlan < 0 ? queue.offloads : 0;
+    this.sendsUnfinished = (offloads & NIC_OFFLOAD.checksum) !== 0;
+    this.sendsBursts = (offloads & NIC_OFFLOAD.segmentation) !== 0;
     this.view = queue.memory.view;
     this.u8 = queue.memory.u8;
     this.macHi = macHi(mac);
@@ -71,9 +116,10 @@ export class Link {
     this.nowUs = nowUs;
   }
 
-  /** True when `transmit` will not drop for lack of room. */
-  hasRoom(): boolean {
-    return this.#count < NET_LIMITS.txQueueMax || this.flush() > 0;
+  /** True when `transmit` will not drop a packet of so many pieces for lack of room. */
+  hasRoom(pieces = 1): boolean {
+    const most = NET_LIMITS.txQueueMax - pieces;
+    return this.#count <= most || (this.flush() > 0 && this.#count <= most);
   }
 
   /** Frames that wait for the device. */
@@ -126,18 +172,42 @@ export class Link {
     return this.vlan < 0 || frame === NO_FRAME ? frame : frame + ethernet.VLAN_TAG_LEN;
   }
 
-  /** Queue a finished frame; it leaves with this turn's batch. False when it was dropped. */
+  /** Queue a finished frame, with its burst; it leaves with this turn's batch. False when it was dropped. */
   transmit(frame: number, length: number): boolean {
     this.take(frame);
-    if (this.#count === NET_LIMITS.txQueueMax && this.flush() === 0) {
+    const { burst } = this;
+    if (!this.hasRoom(1 + burst.count)) {
       this.counters.txFull++;
       this.queue.free(frame);
+      this.dropBurst();
       return false;
     }
-    this.#frames[this.#count] = frame;
-    this.#lengths[this.#count++] = length;
-    if (this.vlan >= 0) this.#tagLast(frame, length);
+    if (burst.flags === 0) {
+      this.#push(frame, length, 0);
+      if (this.vlan >= 0) this.#tagLast(frame, length);
+      return true;
+    }
+    const { count } = burst;
+    this.#segmentBytes[this.#count] = burst.segmentBytes;
+    this.#push(frame, length, burst.flags | (count > 0 ? FRAME_FLAG.more : 0));
+    for (let i = 0; i < count; i++) {
+      this.#push(burst.frames[i]!, burst.lengths[i]!, i + 1 < count ? FRAME_FLAG.more : 0);
+    }
+    burst.clear();
     return true;
+  }
+
+  #push(frame: number, length: number, flags: number): void {
+    this.#frames[this.#count] = frame;
+    this.#lengths[this.#count] = length;
+    this.#flags[this.#count++] = flags;
+  }
+
+  /** The frame of the burst was not transmitted: give its pieces back. */
+  dropBurst(): void {
+    const { burst } = this;
+    for (let i = 0; i < burst.count; i++) this.queue.free(burst.frames[i]!);
+    burst.clear();
   }
 
   #tagLast(frame: number, length: number): void {
@@ -154,9 +224,11 @@ export class Link {
   /** Receive a finished frame ourselves, in the next turn. Takes it. False when it was dropped. */
   loop(frame: number, length: number): boolean {
     this.take(frame);
+    // Nobody sends several pieces to itself; that the sum is unfinished does not matter here.
+    this.dropBurst();
     // Its receiver may answer in it: what the sender keeps (to send again) must not change under it.
     if (this.queue.isShared(frame)) {
-      const sent = this.loopCopy(frame, length);
+      const sent = this.loopCopy(frame, length, false);
       this.queue.free(frame);
       return sent;
     }
@@ -171,16 +243,15 @@ export class Link {
     return true;
   }
 
-  /** Receive a copy of the frame ourselves, addressed as it is; the frame stays the caller's. */
-  loopCopy(frame: number, length: number): boolean {
+  /** Receive a copy of the frame ourselves, with the group's address that it has or with ours; it stays the caller's. */
+  loopCopy(frame: number, length: number, isToGroup = true): boolean {
     const copy = this.#loopCount === NET_LIMITS.loopQueueMax ? NO_FRAME : this.alloc();
     if (copy === NO_FRAME) {
       this.counters.loopFull++;
       return false;
     }
     this.u8.copyWithin(copy, frame, frame + length);
-    const isGroup = ethernet.isGroup(ethernet.dstHi(this.view, frame));
-    if (!isGroup) ethernet.setDst(this.view, copy, this.macHi, this.macLo);
+    if (!isToGroup) ethernet.setDst(this.view, copy, this.macHi, this.macLo);
     this.#loopFrames[this.#loopCount] = copy;
     this.#loopLengths[this.#loopCount++] = length;
     return true;
@@ -207,12 +278,22 @@ export class Link {
   /** Offer what is queued to the device. Returns how many frames it accepted; the doorbell is the caller's. */
   flush(): number {
     if (this.#count === 0) return 0;
-    const sent = this.queue.txBatch(this.#frames, this.#lengths, this.#count);
+    const sent = this.sendsUnfinished
+      ? this.queue.txBatch(
+          this.#frames,
+          this.#lengths,
+          this.#count,
+          this.#flags,
+          this.#segmentBytes,
+        )
+      : this.queue.txBatch(this.#frames, this.#lengths, this.#count);
     assert(sent >= 0 && sent <= this.#count, 'txBatch accepts a prefix');
     this.#count -= sent;
     if (sent > 0 && this.#count > 0) {
       this.#frames.copyWithin(0, sent, sent + this.#count);
       this.#lengths.copyWithin(0, sent, sent + this.#count);
+      this.#flags.copyWithin(0, sent, sent + this.#count);
+      this.#segmentBytes.copyWithin(0, sent, sent + this.#count);
     }
     this.counters.txFrames += sent;
     return sent;

@@ -216,6 +216,16 @@ export function emit(
 export const portPair = (source: number, destination: number): number =>
   (source << 16) | destination;
 
+/** Leave the checksum to the device: only the sum of the pseudo header of a segment of `length` bytes stands there. */
+export function leaveUnfinished(
+  frame: DataView,
+  at: number,
+  length: number,
+  addresses: number,
+): void {
+  frame.setUint16(at + CHECKSUM, checksum.fold(addresses + PROTOCOL_TCP + length));
+}
+
 /** Write the checksum over the `length` bytes of the whole segment at `at`. */
 export function finish(frame: DataView, at: number, length: number, addresses: number): void {
   frame.setUint16(at + CHECKSUM, 0);

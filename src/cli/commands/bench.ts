@@ -1,24 +1,27 @@
 /** `arrakis bench NAME`: side by side with the named peers, in one run. */
 import fs from 'node:fs';
-import path from 'node:path';
 import type { Command } from 'commander';
 import { benchEcho, ECHO_DEFAULTS } from '../../../bench/echo/run.ts';
 import { endAtSignals } from '../../../bench/processes.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { openOutput } from '../output.ts';
-import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
+import { absoluteJson, CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 import { formatNumber, formatTable, printJson, printLine } from '../table.ts';
 import { registerBenchDoorbell } from './bench-doorbell.ts';
+import { registerBenchHttp } from './bench-http.ts';
 import { registerBenchIpc } from './bench-ipc.ts';
 import { registerBenchProtection } from './bench-protection.ts';
 import { registerBenchScaling } from './bench-scaling.ts';
+import { registerBenchTcp } from './bench-tcp.ts';
 
 export function registerBench(program: Command): void {
   const bench = program.command('bench').description('measure, side by side with named peers');
+  registerBenchHttp(bench, wholeNumber);
   registerBenchIpc(bench, wholeNumber);
   registerBenchDoorbell(bench, wholeNumber);
   registerBenchScaling(bench, wholeNumber);
+  registerBenchTcp(bench, wholeNumber);
   registerBenchProtection(bench, wholeNumber);
   bench
     .command('echo')
@@ -66,14 +69,6 @@ async function runEcho(options: EchoOptions): Promise<void> {
     fs.closeSync(out);
     printLine(`\nrows written to ${options.json}`);
   }
-}
-
-/** The copy runs in a folder of its own: a file to write is named from here. */
-function absoluteJson(args: string[]): string[] {
-  const at = args.indexOf('--json') + 1;
-  const file = at > 0 ? args[at] : undefined;
-  if (file === undefined || file.startsWith('-')) return args;
-  return args.with(at, path.resolve(file));
 }
 
 /** Rates and round trips of each system on one line, beside the first kernel system measured. */

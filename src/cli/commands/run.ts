@@ -17,6 +17,8 @@ import {
 import { ArrakisError } from '../../base/errors.ts';
 import { closeFd } from '../../ffi/fd.ts';
 import { getAffinity } from '../../ffi/process.ts';
+import { PUBLISH_FORM, parsePublish } from '../publish/spec.ts';
+import { startPublish } from '../publish/start.ts';
 import { findUser, type User, unreachable } from '../users.ts';
 
 /** Where the program finds its control channel (libarrakis reads ARRAKIS_FD). */
@@ -31,6 +33,7 @@ interface RunOptions {
   cpu?: string;
   user?: string;
   name?: string;
+  publish?: string[];
 }
 
 export function registerRun(program: Command): void {
@@ -48,6 +51,11 @@ export function registerRun(program: Command): void {
     )
     .option('--user <name>', 'user to run as; only root may choose another')
     .option('--name <name>', 'name of the domain (default: of the program)')
+    .option(
+      '--publish <ports>',
+      `a port of the host that leads to the VNIC of soft0, may be given again: ${PUBLISH_FORM}`,
+      collect,
+    )
     .passThroughOptions()
     .action(run);
 }
@@ -62,6 +70,7 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
   else checkProgram(file, program);
   const coreSet = options.cpu === undefined ? null : chooseCpus(options.cpu);
   const vnics = (options.vnic ?? []).map((text) => parseVnicSpec(text));
+  const published = (options.publish ?? []).map(parsePublish);
   const name =
     options.name ??
     path
@@ -73,6 +82,7 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
   }
   const domain = await connect({ name: 'arrakis-run' });
   let child: ChildProcess;
+  let publisher: ChildProcess | null = null;
   try {
     const { reply, fds } = await domain.request('domain.prepare', {
       name,
@@ -83,6 +93,9 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
     });
     const channel = fds[0]!;
     try {
+      if (published.length > 0) {
+        publisher = await startPublish(domain, published, vnics, user, environmentOf(user));
+      }
       const cpus = await place(domain, reply.domain, coreSet);
       child = spawn(isScript ? process.execPath : file, isScript ? [file, ...args] : args, {
         stdio: ['inherit', 'inherit', 'inherit', channel],
@@ -98,6 +111,7 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
     }
     process.exitCode = await outcome(child, file);
   } finally {
+    publisher?.stdin?.end();
     await leave(domain);
   }
 }

@@ -65,10 +65,14 @@ export class TcpLayer implements Tcp {
 
   /** A segment of `length` bytes at `at` in an IPv4 datagram to us (int32 addresses). Counts its outcome. */
   receiveIpv4(frame: number, at: number, length: number, src: number, dst: number): void {
+    this.setIpv4Flow(src, dst);
+    this.receive(frame, at, length);
+  }
+
+  setIpv4Flow(src: number, dst: number): void {
     const { flow } = this.#stack.segment;
     setMappedIpv4(flow, 0, dst);
     setMappedIpv4(flow, FLOW_REMOTE, src);
-    this.receive(frame, at, length);
   }
 
   /** Our address and the sender's, for `receive`: whoever calls it writes them before. */
@@ -85,13 +89,50 @@ export class TcpLayer implements Tcp {
       counters.badTcp++;
       return;
     }
-    const sum = wire.addressSum(segment.flow, 0);
-    if (!wire.checksumIsValid(link.view, at, length, sum)) {
-      counters.badChecksum++;
-      return;
+    if (!link.isChecked) {
+      const sum = wire.addressSum(segment.flow, 0);
+      if (!wire.checksumIsValid(link.view, at, length, sum)) {
+        counters.badChecksum++;
+        return;
+      }
     }
     const isSound = segment.read(link.view, frame, at, headerLength, length);
     this.#dispatch(segment, isSound);
+  }
+
+  /**
+   * A segment that came in pieces, its checksum looked at by the device: the header at `at` in the first of `count`
+   * frames, whose bytes from there on are `firstLength`. Each piece is taken as a segment of its own, behind the one before.
+   */
+  receivePieces(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    first: number,
+    count: number,
+    at: number,
+    firstLength: number,
+  ): void {
+    const { link, counters, segment } = this.#stack;
+    const headerLength = wire.check(link.view, at, at + firstLength);
+    if (headerLength < 0) {
+      counters.badTcp++;
+      return;
+    }
+    const isSound = segment.read(link.view, frames[first]!, at, headerLength, firstLength);
+    const { flags, seq } = segment;
+    let done = 0;
+    for (let i = 0; i < count; i++) {
+      const frame = frames[first + i]!;
+      link.inHand = frame;
+      segment.frame = frame;
+      segment.at = i === 0 ? at + headerLength : frame;
+      segment.length = i === 0 ? firstLength - headerLength : lengths[first + i]!;
+      segment.seq = (seq + done) | 0;
+      segment.flags = i + 1 < count ? flags & ~(wire.FIN | wire.PSH) : flags;
+      done += segment.length;
+      this.#dispatch(segment, isSound);
+      link.settle();
+    }
   }
 
   #dispatch(segment: Segment, isSound: boolean): void {

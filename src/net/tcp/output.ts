@@ -6,9 +6,10 @@
  *   to the device. While somebody else still has the frame, the segment is copied instead.
  * - Silly windows are avoided (RFC 9293, section 3.8.6.2.1); small segments wait by Nagle's rule (section 3.7.4).
  */
-import { NO_FRAME } from '../../device/nic.ts';
+import { BATCH_PIECES_MAX, FRAME_FLAG, NO_FRAME } from '../../device/nic.ts';
 import { PROTOCOL_TCP } from '../../wire/ipv4.ts';
 import * as wire from '../../wire/tcp.ts';
+import { FLOW_REMOTE } from '../ip-output.ts';
 import { NET_LIMITS } from '../limits.ts';
 import { TCP_PAYLOAD_OFFSET, TCP_STATE } from './api.ts';
 import { takePathMss } from './icmp-errors.ts';
@@ -18,6 +19,10 @@ import { seqDiff } from './seq.ts';
 import type { Tcb } from './tcb.ts';
 import { armTimers, clearTimer, isSet, persistDelayMs, setTimer, TIMERS } from './timers.ts';
 import { advertise } from './window.ts';
+
+/** Pieces behind the first of a packet, and its payload: what an IP length counts, less the longest headers. */
+const BURST_PIECES_MAX = BATCH_PIECES_MAX - 2;
+const BURST_BYTES_MAX = 65_535 - 120;
 
 /** Milliseconds until another try when no frame was free. */
 const RETRY_MS = 1;
@@ -42,9 +47,13 @@ function sendQueued(tcb: Tcb): void {
       stack.wantOutput(tcb);
       return;
     }
-    let index = recovery.nextToRetransmit(nowUs);
-    if (index < 0) index = nextUnsent(tcb, nowUs);
+    const lost = recovery.nextToRetransmit(nowUs);
+    const index = lost >= 0 ? lost : nextUnsent(tcb, nowUs);
     if (index < 0) break;
+    if (lost < 0 && stack.link.sendsBursts && canLead(tcb, index)) {
+      sendBurst(tcb, index, nowUs);
+      continue;
+    }
     if (!transmit(tcb, index)) {
       setTimer(tcb, TIMERS.retry, RETRY_MS);
       return;
@@ -150,6 +159,66 @@ function transmit(tcb: Tcb, index: number): boolean {
   return true;
 }
 
+/** A full segment that was never sent, in a frame of its own: others may follow it in one packet. */
+function canLead(tcb: Tcb, index: number): boolean {
+  const { queue, mss } = tcb.recovery;
+  const isData = (queue.flags(index) & (SEG.syn | SEG.fin)) === 0;
+  if (!isData || queue.length(index) !== mss || !isOwn(tcb, index)) return false;
+  const { table, out } = tcb.stack;
+  // No device cuts what we send to ourselves.
+  return !out.isLocal(table.words, table.at(tcb.id) + FLOW_REMOTE);
+}
+
+function isOwn(tcb: Tcb, index: number): boolean {
+  const { queue } = tcb.recovery;
+  return queue.frame(index) !== NO_SEGMENT_FRAME && !queue.isShared(index);
+}
+
+/**
+ * Send the full segment at a position and those behind it that may go now as one packet, which the device cuts again: all
+ * are full but the last. To the sender's half each was sent by itself.
+ */
+function sendBurst(tcb: Tcb, first: number, nowUs: number): void {
+  const { recovery, stack } = tcb;
+  const { queue, mss } = recovery;
+  const { link } = stack;
+  const { burst } = link;
+  const device = link.queue;
+  const seq = queue.seq(first);
+  const at = queue.at(first);
+  let flags = wire.ACK_FLAG;
+  let total = queue.length(first);
+  let isLast = pushes(tcb, first);
+  device.retain(queue.frame(first));
+  recovery.onSent(first, nowUs);
+  while (!isLast && burst.count < BURST_PIECES_MAX && total + mss <= BURST_BYTES_MAX) {
+    if (!link.hasRoom(burst.count + 2)) break;
+    const index = nextUnsent(tcb, nowUs);
+    if (index < 0 || !isOwn(tcb, index) || (queue.flags(index) & SEG.syn) !== 0) break;
+    const length = queue.length(index);
+    if (length === 0 || length > mss) break;
+    isLast = length < mss || pushes(tcb, index);
+    if ((queue.flags(index) & SEG.fin) !== 0) flags |= wire.FIN;
+    device.retain(queue.frame(index));
+    burst.add(queue.at(index), length);
+    total += length;
+    recovery.onSent(index, nowUs);
+  }
+  if (isLast) flags |= wire.PSH;
+  if (burst.count > 0) {
+    burst.flags = FRAME_FLAG.segment;
+    burst.segmentBytes = mss;
+  }
+  stack.counters.tcpSegmentsOut += burst.count;
+  emit(tcb, at, total, seq, flags);
+}
+
+/** Whether the segment ends what its owner wrote: the receiver is to hand it over. */
+function pushes(tcb: Tcb, index: number): boolean {
+  const { queue } = tcb.recovery;
+  return index === queue.count - 1 || (queue.flags(index) & (SEG.push | SEG.fin)) !== 0;
+}
+
 /** An acknowledgement without data. */
 export function sendAck(tcb: Tcb): void {
   sendControl(tcb, tcb.recovery.queue.nxt, wire.ACK_FLAG);
@@ -191,11 +260,15 @@ function emit(tcb: Tcb, at: number, length: number, seq: number, flags: number):
   if (isSyn) writeSynOptions(tcb, optionsAt, hasAck);
   else writeOptions(tcb, optionsAt, optionsLength);
   const total = headerLength + length;
-  wire.finish(view, headerAt, total, wire.addressSum(table.words, flow));
+  const sum = wire.addressSum(table.words, flow);
+  if (stack.link.sendsUnfinished) {
+    stack.link.burst.flags |= FRAME_FLAG.checksum;
+    wire.leaveUnfinished(view, headerAt, total, sum);
+  } else wire.finish(view, headerAt, total, sum);
   if (hasAck) acknowledged(tcb);
   stack.counters.tcpSegmentsOut++;
   // What IP drops is lost like anything on the way: it counted that, and the timers are there for it.
-  stack.out.send(headerAt, total, PROTOCOL_TCP, table.words, flow);
+  if (!stack.out.send(headerAt, total, PROTOCOL_TCP, table.words, flow)) stack.link.dropBurst();
 }
 
 function acknowledged(tcb: Tcb): void {

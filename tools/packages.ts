@@ -13,6 +13,7 @@ export const PACKAGES = {
   'ipxe-qemu': 'the boot ROM that is that guest',
   gcc: 'compiles the C peers of the benchmarks',
   'libc6-dev': 'headers for the C peers',
+  'dnsmasq-base': 'a DHCP and DNS server as a peer',
   strace: 'shows that the data path makes no system calls',
   'netcat-openbsd': 'nc as a UDP and TCP peer',
   bpftool: 'lists attached XDP programs',

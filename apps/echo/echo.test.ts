@@ -32,11 +32,12 @@ function start() {
   });
   const echo = serveEcho(server, PORT);
   const received: string[] = [];
-  const listen = (port: number): void =>
+  const listen = (port: number): void => {
     client.udp.bind(port, (_frame, at, length, srcIp, srcPort) => {
       const text = Buffer.from(a.memory.u8.subarray(at, at + length)).toString('latin1');
       received.push(`${srcIp === SERVER_IP && srcPort === PORT ? '' : 'stranger '}${text}`);
     });
+  };
   const send = (from: number, text: string): void => {
     const frame = client.udp.alloc();
     a.memory.u8.set(Buffer.from(text, 'latin1'), frame + UDP_PAYLOAD_OFFSET);

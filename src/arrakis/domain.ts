@@ -311,6 +311,7 @@ export class Domain extends EventEmitter<DomainEvents> {
     for (const id of vnics) {
       if (!this.#vnics.has(id)) this.#closeVnic(id, false).catch(() => {});
     }
+    for (const vnic of this.vnics) if (!vnic.gone) vnic.resumed();
     void this.names.resumed();
     this.emit('resumed');
   }
@@ -340,6 +341,9 @@ export class Domain extends EventEmitter<DomainEvents> {
     } else if (name === 'vnic.gone') {
       const { vnic, reason } = body as EventOf<'vnic.gone'>;
       this.#vnics.get(vnic)?.markGone(reason);
+    } else if (name === 'network.changed') {
+      const { vnic, ...network } = body as EventOf<'network.changed'>;
+      this.#vnics.get(vnic)?.emit('network', network);
     } else if (name === 'vnic.queue-broken') {
       const { vnic, queue, reason } = body as EventOf<'vnic.queue-broken'>;
       this.#vnics.get(vnic)?.emit('queue-broken', queue, reason);

@@ -54,6 +54,7 @@ export {
 } from '../message/index.ts';
 export {
   formatNetCounters,
+  ICMP_ERROR,
   type NeighbourShare,
   type NetCounters,
   NetInterface,
@@ -73,7 +74,9 @@ export {
   type TcpListener,
   type TcpListenOptions,
   type TcpState,
+  UDP_PAYLOAD_MAX,
   UDP_PAYLOAD_OFFSET,
+  type UdpBindOptions,
   type UdpHandler,
 } from '../net/index.ts';
 export { type Answer, ControlChannel, openControlSocket } from './client.ts';
@@ -93,6 +96,7 @@ export {
   type PeerInfo,
   type PeerLink,
 } from './endpoints.ts';
+export { followKernel } from './follow-kernel.ts';
 export {
   type NameAnswer,
   type NameChanges,
@@ -105,4 +109,4 @@ export { type PollLoop, type PollLoopOptions, pollLoop } from './poll-loop.ts';
 export { Region, type RegionRight } from './regions.ts';
 export { ThreadVnic, threadVnic } from './thread-vnic.ts';
 export { type ThreadsOptions, VnicThreads } from './threads.ts';
-export { type FilterDirection, Vnic, type VnicFilter } from './vnic.ts';
+export { type FilterDirection, type HostNetwork, Vnic, type VnicFilter } from './vnic.ts';

@@ -36,12 +36,17 @@ export interface VnicFilter {
   readonly text: string;
 }
 
+/** What the kernel knows of the network of a shared address. */
+export type HostNetwork = ReplyOf<'network.read'>;
+
 const filterText = (filter: string | Filter): string =>
   typeof filter === 'string' ? filter : formatFilter(filter);
 
 interface VnicEvents {
   /** It stopped for good, with the reason. The queue is closed by the application. */
   gone: [reason: string];
+  /** The kernel knows something else of the network whose address it shares with the VNIC. Only after `network`. */
+  network: [network: HostNetwork];
   /** Queue pair `queue` broke the protocol of its device, and is served no more. The other pairs go on. */
   'queue-broken': [queue: number, reason: string];
   /** Its device was restarted, and the queue goes on. Frames that were with the device are lost. */
@@ -202,6 +207,28 @@ export class Vnic extends EventEmitter<VnicEvents> {
     const args = { vnic: this.id, direction, filters: texts };
     const { filters: now } = await this.#control.request('filter.set', args);
     return now.map(({ filter, text }) => ({ id: filter, text }));
+  }
+
+  /**
+   * What the kernel knows of the network of the address that it shares with this VNIC, and from now on the event `network`
+   * when that changes. ARK_UNSUPPORTED when the VNIC has an address of its own.
+   */
+  network(): Promise<HostNetwork> {
+    return this.#control.request('network.read', { vnic: this.id });
+  }
+
+  /** Have the kernel find a neighbour of a shared address: `network` tells of it. ARK_BAD_ARGUMENT, ARK_LIMIT. */
+  async resolve(address: Ipv4): Promise<void> {
+    await this.#control.request('network.resolve', { vnic: this.id, address });
+  }
+
+  /** Another daemon serves us, which does not know yet who wants to be told. */
+  resumed(): void {
+    if (this.listenerCount('network') === 0) return;
+    this.network().then(
+      (network) => this.emit('network', network),
+      () => {},
+    );
   }
 
   /**

@@ -9,6 +9,7 @@
  */
 import { ArrakisError } from '../base/errors.ts';
 import { sweepCapabilities } from './caps/keeping.ts';
+import type { Port } from './devices/kernel-sockets.ts';
 import type { JournalId } from './journal.ts';
 import type { Claimed, Safekeeping } from './keeping.ts';
 import type { Domain, SavedDomain } from './objects/domain.ts';
@@ -38,6 +39,7 @@ export function adoptAll(plane: ControlPlane, keeping: Safekeeping): void {
   for (const id of keeping.unclaimed('domain')) adoptDomain(plane, keeping, Number(id));
   plane.repossessions.resume(keeping);
   for (const id of keeping.unclaimed('vnic')) adoptVnic(plane, keeping, Number(id));
+  for (const id of keeping.unclaimed('ports')) adoptPorts(plane, keeping, Number(id));
   adoptSharing(plane, keeping);
   sweepCapabilities(plane);
   plane.objects.sort();
@@ -82,6 +84,15 @@ function adoptVnic(plane: ControlPlane, keeping: Safekeeping, id: number): void 
   }
   const isOpen = (plane.vnics.get(id)?.attachment ?? null) !== null;
   if (belongings !== null && !isOpen) plane.repossessions.begin(belongings, saved.holder);
+}
+
+/** Kernel ports that were occupied for a VNIC. They are free again when it is no more. */
+function adoptPorts(plane: ControlPlane, keeping: Safekeeping, id: number): void {
+  const vnic = plane.vnics.get(id);
+  if (vnic === undefined) return;
+  take(plane, keeping, 'ports', id, 0, ({ state, fds }) => {
+    plane.network.adopt(vnic, (state as { ports: Port[] }).ports, fds);
+  });
 }
 
 /** One object that cannot be adopted is no reason to give up the others. */

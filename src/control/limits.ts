@@ -144,6 +144,14 @@ export const LIMITS = {
   keeperAnswerMsMax: 2_000,
   /** Ids of objects that are set aside at once: the next daemon goes on after them. */
   idsReserved: 1024,
+  /** What is told of the kernel's network, how often, and how many neighbours a VNIC has resolved in a second. */
+  hostAddressesMax: 16,
+  hostRoutesMax: 64,
+  hostNeighboursMax: 256,
+  hostNetworkMs: 10,
+  resolvesPerSecond: 50,
+  /** Ports of a shared address that are occupied for one VNIC: the keeper has a descriptor of each. */
+  reservedPortsPerVnicMax: 64,
   /** Orderly end: children get this long before SIGKILL. */
   shutdownMsMax: 2_000,
 } as const;

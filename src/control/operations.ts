@@ -8,6 +8,7 @@ import * as domain from './objects/domain.ts';
 import * as endpoint from './objects/endpoint-operations.ts';
 import * as filter from './objects/filter.ts';
 import * as name from './objects/name.ts';
+import * as network from './objects/network.ts';
 import * as placement from './objects/placement.ts';
 import * as policy from './objects/policy.ts';
 import * as rate from './objects/rate.ts';
@@ -58,6 +59,8 @@ const HANDLERS: { [O in Operation]: Handler<O, unknown> } = {
   'name.unwatch': name.unwatch,
   'name.serve': name.serve,
   'name.answer': name.answer,
+  'network.read': network.read,
+  'network.resolve': network.resolve,
   'policy.reload': policy.reload,
   'placement.place': placement.place,
   'placement.move': placement.move,

@@ -15,6 +15,7 @@ import { DeviceTable } from './objects/device.ts';
 import { Domain, type DomainOptions, type SavedDomain } from './objects/domain.ts';
 import { EndpointTable } from './objects/endpoint.ts';
 import { NameTable } from './objects/name-table.ts';
+import { NetworkTable } from './objects/network.ts';
 import { RegionTable } from './objects/region-share.ts';
 import { ObjectTable } from './objects/table.ts';
 import { type Vnic, vnicGone, vnicQueueBroken, vnicReattached } from './objects/vnic.ts';
@@ -73,6 +74,9 @@ export class ControlPlane {
   readonly regions: RegionTable;
   readonly endpoints: EndpointTable;
   readonly names: NameTable;
+  readonly network: NetworkTable;
+  /** Unix time, ms. */
+  readonly clock: () => number;
   readonly devices: DeviceTable;
   readonly repossessions: Repossessions;
   /** The daemon's own domain, for objects that outlive their maker's connection. */
@@ -102,6 +106,7 @@ export class ControlPlane {
       put: (who, cpus) => this.keeping.put('placement', who, { cpus }),
       delete: (who) => this.keeping.delete('placement', who),
     });
+    this.clock = options.clock;
     this.objects = new ObjectTable(options.clock, this.keeping, options.firstId);
     const { capsPerDomainMax: madeMax, capDepthMax: depthMax } = LIMITS;
     const observer = capabilityKeeping(this.keeping);
@@ -129,6 +134,7 @@ export class ControlPlane {
     this.regions = new RegionTable(this);
     this.endpoints = new EndpointTable(this);
     this.names = new NameTable(this);
+    this.network = new NetworkTable(this);
   }
 
   /** Root and the daemon's own user may do anything; everybody else has what a domain holds. */
@@ -157,6 +163,7 @@ export class ControlPlane {
       vnicQueueBroken: (vnic, queue, reason) => vnicQueueBroken(this, vnic, queue, reason),
       vnicReattached: (vnic, socket) => vnicReattached(this, vnic, socket),
       deviceChanged: (device) => this.devices.save(device),
+      networkChanged: (device) => this.network.changed(device),
       deviceGone: (device, reason, usable) => {
         this.log('warn', 'device gone', { device, reason, usable });
         for (const vnic of [...this.vnics.values()]) {

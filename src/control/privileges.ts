@@ -16,6 +16,7 @@ const MARK = 'ARRAKIS_CAPABILITIES_DROPPED';
 export const KEPT = {
   NET_ADMIN: 'links, addresses, TAP, attaching XDP programs',
   NET_RAW: 'AF_XDP and packet sockets',
+  NET_BIND_SERVICE: 'occupying ports below 1024 of addresses that VNICs share with the kernel',
   BPF: 'loading XDP programs and making their maps',
   PERFMON: 'the verifier lets programs compute with packet pointers, as those for IP options do',
   IPC_LOCK: 'packet memory of AF_XDP beyond RLIMIT_MEMLOCK',

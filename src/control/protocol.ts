@@ -16,6 +16,7 @@ import { DOMAIN_OPERATIONS } from './protocol/domain.ts';
 import { ENDPOINT_EVENTS, ENDPOINT_OPERATIONS } from './protocol/endpoint.ts';
 import { FILTER_OPERATIONS } from './protocol/filter.ts';
 import { NAME_EVENTS, NAME_OPERATIONS } from './protocol/name.ts';
+import { NETWORK_EVENTS, NETWORK_OPERATIONS } from './protocol/network.ts';
 import { PLACEMENT_EVENTS, PLACEMENT_OPERATIONS } from './protocol/placement.ts';
 import { POLICY_OPERATIONS } from './protocol/policy.ts';
 import { RATE_OPERATIONS } from './protocol/rate.ts';
@@ -37,6 +38,7 @@ export const OPERATIONS = {
   ...REGION_OPERATIONS,
   ...ENDPOINT_OPERATIONS,
   ...NAME_OPERATIONS,
+  ...NETWORK_OPERATIONS,
   ...POLICY_OPERATIONS,
   ...PLACEMENT_OPERATIONS,
   ...VIEW_OPERATIONS,
@@ -49,6 +51,7 @@ export const EVENTS = {
   ...REGION_EVENTS,
   ...ENDPOINT_EVENTS,
   ...NAME_EVENTS,
+  ...NETWORK_EVENTS,
   ...VIEW_EVENTS,
   ...PLACEMENT_EVENTS,
 } as const;

@@ -1,7 +1,19 @@
 /** Kernel UDP and ICMP sockets, synchronous: what benchmarks and the demo use. See ip(7), icmp(7), raw(7). */
 import { formatIpv4, type Ipv4 } from '../base/address.ts';
 import { closeFd } from './fd.ts';
-import { AF_INET, bindSocket, connectSocket, openSocket, SOCK_DGRAM, SOCK_RAW } from './socket.ts';
+import {
+  AF_INET,
+  bindSocket,
+  connectSocket,
+  openSocket,
+  SO_RCVBUF,
+  SO_REUSEADDR,
+  SOCK_DGRAM,
+  SOCK_RAW,
+  SOL_SOCKET,
+  setSocketOption,
+} from './socket.ts';
+import { SOCK_STREAM } from './unix.ts';
 
 const IPPROTO_ICMP = 1;
 
@@ -20,6 +32,29 @@ export function bindUdp(address: Ipv4, port: number): number {
     throw error;
   }
   return fd;
+}
+
+/**
+ * A socket that has `address:port` of UDP or TCP and does nothing with it: no other socket can have it meanwhile. SystemError
+ * EADDRINUSE when one has it. `besideEnded`: also beside TCP connections that are over and only wait (TIME-WAIT).
+ */
+export function occupyPort(
+  protocol: 'udp' | 'tcp',
+  address: Ipv4,
+  port: number,
+  besideEnded = false,
+): number {
+  const fd = openSocket(AF_INET, protocol === 'udp' ? SOCK_DGRAM : SOCK_STREAM, 0);
+  try {
+    // What the kernel may keep for it, where something reaches it: the least there is.
+    setSocketOption(fd, SOL_SOCKET, SO_RCVBUF, 0, 'SO_RCVBUF');
+    if (besideEnded) setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, 1, 'SO_REUSEADDR');
+    bindSocket(fd, sockaddrIn(address, port), `${protocol} ${formatIpv4(address)}:${port}`);
+    return fd;
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
 }
 
 /**

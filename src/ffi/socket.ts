@@ -35,6 +35,9 @@ export const AF_NETLINK = 16;
 export const AF_PACKET = 17;
 export const AF_XDP = 44;
 export const SOCK_DGRAM = 2;
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
+export const SO_RCVBUF = 8;
 export const SOCK_RAW = 3;
 
 /** For error messages. */

@@ -15,6 +15,7 @@
 import { NO_FRAME } from '../device/nic.ts';
 import * as wire from '../wire/arp.ts';
 import * as ethernet from '../wire/ethernet.ts';
+import type { AddressGuard } from './address-guard.ts';
 import { NET_LIMITS } from './limits.ts';
 import type { Link } from './link.ts';
 import { HEARD, NeighbourRing, type NeighbourShare } from './neighbours.ts';
@@ -33,9 +34,15 @@ export type NeighbourState = (typeof STATE_NAMES)[number];
 
 export class ArpCache {
   readonly #link: Link;
-  readonly #address: number;
-  readonly #mask: number;
-  readonly #asks: boolean;
+  #address: number;
+  #mask: number;
+  /** ARP is ours: we answer, too. */
+  readonly #speaks: boolean;
+  #asks: boolean;
+  /** Asks in our place, and the answer comes by `mirror`; null: we ask by ARP, or nobody does. */
+  #askOther: ((ip: number) => void) | null = null;
+  /** Whose word counts: without `mirror`, who sends us something shows where it is. */
+  #believesTraffic = true;
   readonly #state = new Uint8Array(ENTRIES);
   readonly #ip = new Int32Array(ENTRIES);
   readonly #macHi = new Uint16Array(ENTRIES);
@@ -45,6 +52,8 @@ export class ArpCache {
   /** 0 when no answer is wanted; otherwise one more than the requests sent for it, and when the next is due. */
   readonly #tries = new Uint8Array(ENTRIES);
   readonly #dueMs = new Float64Array(ENTRIES);
+  /** Hears every ARP packet, when our address is to be defended. */
+  guard: AddressGuard | null = null;
   readonly #pendingFrame = new Uint32Array(ENTRIES * PENDING);
   readonly #pendingLength = new Uint16Array(ENTRIES * PENDING);
   readonly #pendingCount = new Uint8Array(ENTRIES);
@@ -66,9 +75,16 @@ export class ArpCache {
     this.#address = address;
     this.#mask = mask;
     this.#asks = asks;
+    this.#speaks = asks;
     const tells = share !== null && 'tells' in share ? share.tells : [];
     this.#tells = tells.map((ring) => new NeighbourRing(ring));
     this.#hears = share !== null && 'hears' in share ? new NeighbourRing(share.hears) : null;
+  }
+
+  /** Another address and subnet from now on. What is known of neighbours stays. */
+  configure(address: number, mask: number): void {
+    this.#address = address;
+    this.#mask = mask;
   }
 
   /** When `tick` next has something to do; Infinity when nothing waits. No doorbell rings for what other threads pass on. */
@@ -90,11 +106,14 @@ export class ArpCache {
     const sender = wire.senderIp(view, at);
     if (ethernet.isGroup(hi) || (hi === 0 && lo === 0)) {
       counters.badArp++;
-    } else if (sender === this.#address) {
+      return;
+    }
+    if (this.#speaks) this.guard?.heard(sender, wire.targetIp(view, at), hi, lo);
+    if (sender === this.#address && sender !== 0) {
       counters.arpConflict++;
-    } else if (!this.#asks || wire.targetIp(view, at) !== this.#address) {
+    } else if (!this.#speaks || wire.targetIp(view, at) !== this.#address) {
       counters.notForUs++;
-      if (!this.#asks) return;
+      if (!this.#speaks) return;
       this.#hear(sender, hi, lo);
       this.#tell(sender, hi, lo, HEARD.other);
     } else {
@@ -104,6 +123,33 @@ export class ArpCache {
       this.#tell(sender, hi, lo, isRequest ? HEARD.request : HEARD.reply);
       if (isRequest) this.#answer(frame, at, sender, hi, lo);
     }
+  }
+
+  /** The kernel does ARP for our address, and finds neighbours for us when `ask` is called with an address (int32). */
+  askBy(ask: (ip: number) => void): void {
+    this.#asks = true;
+    this.#askOther = ask;
+    this.#believesTraffic = false;
+  }
+
+  /**
+   * Who does ARP for us says where `ip` is: `isSure`, now, otherwise some time ago. With that what waited is sent.
+   */
+  mirror(ip: number, hi: number, lo: number, isSure: boolean): void {
+    let entry = this.#find(ip);
+    if (entry < 0) entry = this.#claim(ip, STALE);
+    if (entry < 0 || this.#state[entry] === PERMANENT) return;
+    const isKnown =
+      this.#state[entry] !== INCOMPLETE && this.#macHi[entry] === hi && this.#macLo[entry] === lo;
+    if (isSure) this.#confirm(entry, hi, lo, REACHABLE);
+    else if (!isKnown) this.#confirm(entry, hi, lo, STALE);
+  }
+
+  /** Who does ARP for us no longer knows `ip`. What waits for an answer goes on waiting. */
+  unmirror(ip: number): void {
+    const entry = this.#find(ip);
+    if (entry < 0 || this.#state[entry] === PERMANENT || this.#state[entry] === INCOMPLETE) return;
+    this.#forget(entry);
   }
 
   #tell(ip: number, hi: number, lo: number, heard: number): void {
@@ -163,6 +209,7 @@ export class ArpCache {
 
   /** The address is shared with the kernel: who sent us a packet over this link is a neighbour. */
   learnFromTraffic(ip: number, hi: number, lo: number): void {
+    if (!this.#believesTraffic) return;
     let entry = this.#find(ip);
     if (entry < 0) entry = this.#claim(ip, STALE);
     if (entry >= 0 && this.#state[entry] !== PERMANENT) this.#confirm(entry, hi, lo, REACHABLE);
@@ -341,7 +388,11 @@ export class ArpCache {
     const link = this.#link;
     this.#tries[entry]!++;
     this.#dueMs[entry] = link.nowMs + NET_LIMITS.arpRetryMs;
-    const frame = link.queue.alloc();
+    if (this.#askOther !== null) {
+      this.#askOther(this.#ip[entry]!);
+      return;
+    }
+    const frame = link.alloc();
     if (frame === NO_FRAME) {
       link.counters.noFrame++;
       return;

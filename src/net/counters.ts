@@ -9,6 +9,9 @@ export const RX_OUTCOMES = [
   'rxEcho',
   'rxIcmp',
   'rxUdp',
+  'rxIgmp',
+  /** An ICMP error about a packet that we had sent. */
+  'rxIcmpError',
   /** A TCP segment for a connection or a listener, whatever that did with it (TCP_EVENTS). */
   'rxTcp',
   /** Shorter than its header, an IEEE 802.3 frame, or sent by a group address. */
@@ -21,12 +24,23 @@ export const RX_OUTCOMES = [
   'badSource',
   'badUdp',
   'badIcmp',
+  'badIgmp',
+  /** An ICMP error that quotes no packet of ours. */
+  'badQuote',
+  /** A frame of another VLAN, or without the tag that it should have, or with one that it should not. */
+  'otherVlan',
   'badTcp',
   /** Wrong checksum in the IPv4, UDP, TCP or ICMP header. */
   'badChecksum',
   'notForUs',
-  /** A fragment: there is no reassembly. */
+  /** A fragment that waits for the others. The one that makes the datagram whole has the datagram's outcome. */
   'fragment',
+  /** A fragment that was refused: too small, overlapping, a repetition, or beyond what its sender may have. */
+  'badFragment',
+  /** A datagram of several fragments that fits in no frame, and nobody takes such. */
+  'tooLarge',
+  /** Options that lie about their length, or ask for a way of their own (RFC 7126). */
+  'badOptions',
   /** Neither IPv4 nor ARP. */
   'otherProtocol',
   /** IPv4, but no protocol of ours. */
@@ -88,6 +102,17 @@ export const TCP_EVENTS = [
   'reneged',
 ] as const;
 
+/** What happened to datagrams in pieces. */
+export const FRAGMENT_EVENTS = [
+  'reassembled',
+  /** Given up: time was up; overlapping or contradictory; the room was wanted for others. */
+  'reassemblyTimeout',
+  'reassemblyRefused',
+  'reassemblyFull',
+  /** Datagrams that we sent in pieces. */
+  'txFragmented',
+] as const;
+
 export const TX_EVENTS = [
   /** Frames that the device accepted. */
   'txFrames',
@@ -95,6 +120,8 @@ export const TX_EVENTS = [
   'txFull',
   'txTooLong',
   'noRoute',
+  /** Dropped: too many frames to ourselves. */
+  'loopFull',
   /** Dropped: the address is shared with the kernel, and nobody has told us the neighbour. */
   'noNeighbour',
   /** The pool had no frame for an ARP request. */
@@ -105,20 +132,28 @@ export const TX_EVENTS = [
   'arpFailed',
   'arpRequests',
   'arpReplies',
+  'igmpReports',
   'icmpErrors',
   /** ICMP errors not sent because there were too many. */
   'icmpLimited',
 ] as const;
 
 export type NetCounter =
+  | 'rxFrames'
   | (typeof RX_OUTCOMES)[number]
-  | (typeof TX_EVENTS)[number]
+  | (typeof FRAGMENT_EVENTS)[number]
   | (typeof TCP_EVENTS)[number]
-  | 'rxFrames';
+  | (typeof TX_EVENTS)[number];
 export type NetCounters = Record<NetCounter, number>;
 
 export function newNetCounters(): NetCounters {
-  const names: readonly NetCounter[] = ['rxFrames', ...RX_OUTCOMES, ...TX_EVENTS, ...TCP_EVENTS];
+  const names: readonly NetCounter[] = [
+    'rxFrames',
+    ...RX_OUTCOMES,
+    ...FRAGMENT_EVENTS,
+    ...TX_EVENTS,
+    ...TCP_EVENTS,
+  ];
   return Object.fromEntries(names.map((name) => [name, 0])) as NetCounters;
 }
 

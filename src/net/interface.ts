@@ -10,16 +10,22 @@ import { type Ipv4, type Mac, macHi, macLo, netmask } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
 import { FRAME_FLAG, NIC_STATE, type NicQueue } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
-import { PROTOCOL_UNREACHABLE } from '../wire/icmp.ts';
+import { PROTOCOL_UNREACHABLE, REASSEMBLY_TIME, TIME_EXCEEDED } from '../wire/icmp.ts';
 import * as wire from '../wire/ipv4.ts';
+import { AddressGuard, type GuardOptions } from './address-guard.ts';
 import { ArpCache, type NeighbourState } from './arp.ts';
 import type { NetCounters } from './counters.ts';
 import { IcmpLayer } from './icmp.ts';
+import { IcmpErrors } from './icmp-errors.ts';
 import { Ipv4Output } from './ip-output.ts';
 import { Ipv4Layer } from './ipv4.ts';
 import { NET_LIMITS } from './limits.ts';
-import { Link } from './link.ts';
+import { Link, NO_VLAN } from './link.ts';
+import { Groups } from './multicast.ts';
 import type { NeighbourShare } from './neighbours.ts';
+import { MAPPED, PathMtu } from './path-mtu.ts';
+import { FRAGMENT, KEY, Reassembly } from './reassembly.ts';
+import { type NetRoute, Routes } from './routes.ts';
 import { TcpLayer } from './tcp/layer.ts';
 import { UdpLayer } from './udp.ts';
 
@@ -37,44 +43,111 @@ export interface NetOptions {
   readonly neighbours?: NeighbourShare | null;
   /** Longest IPv4 datagram to send, in bytes; never more than the queue carries. Default 1,500. */
   readonly mtu?: number;
+  /** The VLAN that this interface is in (IEEE 802.1Q), 1 to 4094: frames carry its tag. Default: they carry none. */
+  readonly vlan?: number;
+  /**
+   * A source of random integers, 0 to 2^32 - 1, for what a stranger should not guess and what hosts should not do at the same
+   * time. Default: the same numbers every time, which is for tests.
+   */
+  readonly random?: () => number;
+  /** Announce our address, and defend it (RFC 5227). Default: neither. Not for a shared address. */
+  readonly guard?: GuardOptions;
   /** Four random words that nobody can guess; without them there is no TCP. */
   readonly secret?: Int32Array | null;
+}
+
+/** What the kernel knows of the network whose address it shares with us. */
+export interface KernelNetwork {
+  readonly mtu: number;
+  readonly routes: readonly NetRoute[];
+  /** `reachable`: the kernel vouches for it now. */
+  readonly neighbours: readonly {
+    readonly address: Ipv4;
+    readonly mac: Mac;
+    readonly reachable: boolean;
+  }[];
+}
+
+/** RFC 791, section 3.1: every link carries 68 bytes. */
+const MTU_MIN = 68;
+
+/** Something with timers of its own that lives on an interface: a DHCP client, a resolver. */
+export interface NetTimer {
+  /** Do what is due at `nowMs`. */
+  tick(nowMs: number): void;
+  readonly nextDueMs: number;
 }
 
 export class NetInterface {
   readonly counters: NetCounters;
   readonly udp: UdpLayer;
+  /** Multicast groups: `join`, `leave`. */
+  readonly groups: Groups;
+  /** Is an address free? Is ours? */
+  readonly guard: AddressGuard;
+  /** What paths carry. */
+  readonly paths: PathMtu;
+  /** Errors about what was sent, for each protocol. */
+  readonly icmpErrors: IcmpErrors;
   readonly tcp: TcpLayer;
   readonly #link: Link;
   readonly #arp: ArpCache;
+  readonly #routes = new Routes();
   readonly #ip: Ipv4Layer;
   readonly #icmp: IcmpLayer;
+  readonly #reassembly: Reassembly;
+  readonly #timers: NetTimer[] = [];
   readonly #ownsAddress: boolean;
+  /** The queue carries no more. */
+  readonly #mtuMax: number;
+  #mirrored: ReadonlySet<Ipv4> = new Set();
   readonly #frames = new Uint32Array(NET_LIMITS.batchMax);
   readonly #lengths = new Uint16Array(NET_LIMITS.batchMax);
+  readonly #loopFrames = new Uint32Array(NET_LIMITS.loopQueueMax);
+  readonly #loopLengths = new Uint16Array(NET_LIMITS.loopQueueMax);
   /** Null where the queue has no offloads. */
   readonly #flags: Uint8Array | null;
   /** Frames of the batch, and the next one to process: a handler that throws does not lose the rest. */
   #count = 0;
   #next = 0;
+  #loopCount = 0;
+  #loopNext = 0;
 
   /** ARK_BAD_ARGUMENT when an option is out of range. The queue stays the caller's to close. */
   constructor(options: NetOptions) {
-    const { queue, mac, address, prefix, gateway = 0 } = options;
+    const { queue, mac, address, prefix, gateway = 0, vlan = NO_VLAN } = options;
     this.#ownsAddress = options.ownsAddress ?? true;
-    const mtu = Math.min(options.mtu ?? 1500, queue.frameLengthMax - ethernet.HEADER_LEN);
+    const headers = ethernet.HEADER_LEN + (vlan === NO_VLAN ? 0 : ethernet.VLAN_TAG_LEN);
+    const mtu = Math.min(options.mtu ?? 1500, queue.frameLengthMax - headers);
     checkOptions(options, mtu);
-    const link = new Link(queue, mac, mtu);
+    this.#mtuMax = queue.frameLengthMax - headers;
+    const random = options.random ?? fixedSequence();
+    const link = new Link(queue, mac, mtu, vlan);
     this.#link = link;
     this.#flags = queue.offloads === 0 ? null : new Uint8Array(NET_LIMITS.batchMax);
     this.counters = link.counters;
     const share = options.neighbours ?? null;
     this.#arp = new ArpCache(link, address | 0, netmask(prefix) | 0, this.#ownsAddress, share);
-    this.#ip = new Ipv4Layer(link, this.#arp, { address, prefix, gateway });
-    this.#icmp = new IcmpLayer(link, this.#ip);
-    this.udp = new UdpLayer(link, this.#ip, this.#ownsAddress ? this.#icmp : null);
-    const out = new Ipv4Output(this.#ip, mtu);
+    this.#routes.configure(address, prefix, gateway);
+    this.paths = new PathMtu(mtu);
+    this.icmpErrors = new IcmpErrors(this.paths);
+    this.groups = new Groups(link, this.#ownsAddress, random, () => this.#ip.address);
+    const parts = { routes: this.#routes, groups: this.groups, paths: this.paths };
+    const firstId = options.random === undefined ? 0 : random();
+    this.#ip = new Ipv4Layer(link, this.#arp, parts, firstId);
+    this.#icmp = new IcmpLayer(link, this.#ip, this.icmpErrors, this.#ownsAddress);
+    this.udp = new UdpLayer(link, this.#ip, this.#icmp);
+    this.icmpErrors.handle(wire.PROTOCOL_UDP, (error) => this.udp.onIcmpError(error));
+    this.guard = new AddressGuard(link, options.guard ?? null, random, () => this.#ip.address);
+    this.#arp.guard = this.guard;
+    if (options.guard !== undefined && this.#ownsAddress && address !== 0) this.guard.announce();
+    this.#reassembly = new Reassembly(link, queue.memory.frameCount);
+    this.#reassembly.onExpired = (frame, _at, isIpv6) => {
+      if (!isIpv6) this.#icmp.error(frame, TIME_EXCEEDED, REASSEMBLY_TIME);
+    };
+    const out = new Ipv4Output(this.#ip);
     this.tcp = new TcpLayer(link, out, options.secret ?? null, this.#ownsAddress);
+    this.icmpErrors.handle(wire.PROTOCOL_TCP, this.tcp.onIcmpError);
   }
 
   /**
@@ -87,11 +160,43 @@ export class NetInterface {
     link.setTime(nowMs, nowUs);
     const received = this.gather();
     if (received > 0) this.#receiveBatch();
-    const due = this.#arp.tick() + this.tcp.turn();
+    if (link.looped > 0 || this.#loopNext < this.#loopCount) this.#receiveLooped();
+    const due = this.#tick() + this.tcp.turn();
     const sent = link.flush();
     if (received + sent + link.queued > 0) queue.kick();
     queue.reclaim(NET_LIMITS.reclaimMax);
     return queue.state === NIC_STATE.up ? received + due + sent + link.queued : 0;
+  }
+
+  #tick(): number {
+    const due = this.#arp.tick() + this.groups.tick() + this.guard.tick();
+    const attached = this.#timers.length === 0 ? 0 : this.#tickAttached(this.#link.nowMs);
+    return due + attached + this.#reassembly.tick() + this.#link.looped;
+  }
+
+  #tickAttached(nowMs: number): number {
+    let due = 0;
+    for (const timer of this.#timers) {
+      if (nowMs < timer.nextDueMs) continue;
+      timer.tick(nowMs);
+      due++;
+    }
+    return due;
+  }
+
+  /** Time of the last turn. */
+  get nowMs(): number {
+    return this.#link.nowMs;
+  }
+
+  /** Call `timer.tick` in the turns when it is due, until `detach`. */
+  attach(timer: NetTimer): void {
+    this.#timers.push(timer);
+  }
+
+  detach(timer: NetTimer): void {
+    const index = this.#timers.indexOf(timer);
+    if (index >= 0) this.#timers.splice(index, 1);
   }
 
   /**
@@ -128,7 +233,61 @@ export class NetInterface {
 
   /** When `poll` must run although no frame arrives; Infinity when it need not. */
   get nextTimerMs(): number {
-    return Math.min(this.#arp.nextDueMs, this.tcp.nextDueMs);
+    if (this.#link.looped > 0) return Number.NEGATIVE_INFINITY;
+    const { guard, groups } = this;
+    let own = Math.min(this.#arp.nextDueMs, this.#reassembly.nextDueMs);
+    for (const timer of this.#timers) own = Math.min(own, timer.nextDueMs);
+    return Math.min(own, guard.nextDueMs, groups.nextDueMs, this.tcp.nextDueMs);
+  }
+
+  /** Frames that wait for the rest of their datagrams. */
+  get fragmentsHeld(): number {
+    return this.#reassembly.framesHeld;
+  }
+
+  /**
+   * Another address, subnet and gateway (0: none) from now on; address 0: none yet, as before DHCP. What is bound stays.
+   * ARK_BAD_ARGUMENT.
+   */
+  configure(address: Ipv4, prefix: number, gateway: Ipv4 = 0): void {
+    checkAddress({ address, prefix, gateway });
+    this.#ip.configure(address, prefix, gateway);
+    this.#arp.configure(address | 0, netmask(prefix) | 0);
+  }
+
+  /**
+   * The kernel, which shares our address, finds neighbours for us when `resolve` is called. It says by `mirror` what it
+   * found; without that, neighbours are learned from what they send.
+   */
+  followKernel(resolve: (address: Ipv4) => void): void {
+    if (this.#ownsAddress) {
+      throw new ArrakisError('ARK_BAD_ARGUMENT', 'the address is not shared with the kernel');
+    }
+    this.#arp.askBy((ip) => resolve(ip >>> 0));
+  }
+
+  /** What the kernel knows of the network now: its MTU, routes and neighbours in place of those before. */
+  mirror(network: KernelNetwork): void {
+    this.setRoutes(network.routes.slice(0, NET_LIMITS.routesMax));
+    const { address, mask } = this.#routes;
+    this.#ip.configure(address >>> 0, prefixOf(mask), 0);
+    if (network.mtu >= MTU_MIN) this.#setMtu(Math.min(network.mtu, this.#mtuMax));
+    const known = new Set(network.neighbours.map((neighbour) => neighbour.address));
+    for (const gone of this.#mirrored) if (!known.has(gone)) this.#arp.unmirror(gone | 0);
+    for (const { address: ip, mac, reachable } of network.neighbours) {
+      this.#arp.mirror(ip | 0, macHi(mac), macLo(mac) | 0, reachable);
+    }
+    this.#mirrored = known;
+  }
+
+  #setMtu(mtu: number): void {
+    this.#link.setMtu(mtu);
+    this.paths.setLinkMtu(mtu);
+  }
+
+  /** Ways to other networks besides the gateway, in place of those before. ARK_LIMIT, ARK_BAD_ARGUMENT. */
+  setRoutes(routes: readonly NetRoute[]): void {
+    this.#routes.replace(routes);
   }
 
   /** Tell the stack a neighbour's MAC address; nothing received changes it. ARK_LIMIT when there is no room. */
@@ -155,7 +314,11 @@ export class NetInterface {
 
   #giveBack(): void {
     while (this.#next < this.#count) this.#link.queue.free(this.#frames[this.#next++]!);
+    while (this.#loopNext < this.#loopCount) {
+      this.#link.queue.free(this.#loopFrames[this.#loopNext++]!);
+    }
     this.#arp.clear();
+    this.#reassembly.clear();
     this.#link.clear();
   }
 
@@ -175,12 +338,55 @@ export class NetInterface {
         }
         link.inHand = frame;
         link.counters.rxFrames++;
-        this.#receive(frame, frame + this.#lengths[i]!);
+        const end = frame + this.#lengths[i]!;
+        if (link.vlan < 0) this.#receive(frame, end);
+        else this.#receiveTagged(frame, end);
         link.settle();
       }
     } finally {
       link.settle();
     }
+  }
+
+  /** What we sent to ourselves since the last turn. */
+  #receiveLooped(): void {
+    const link = this.#link;
+    if (this.#loopNext === this.#loopCount) {
+      this.#loopNext = 0;
+      this.#loopCount = link.takeLooped(this.#loopFrames, this.#loopLengths);
+    }
+    link.isLoop = true;
+    // It never left this memory: TCP may have left the sum to a device.
+    link.isChecked = true;
+    try {
+      while (this.#loopNext < this.#loopCount) {
+        const i = this.#loopNext++;
+        const frame = this.#loopFrames[i]!;
+        link.inHand = frame;
+        link.counters.rxFrames++;
+        this.#receive(frame, frame + this.#loopLengths[i]!);
+        link.settle();
+      }
+    } finally {
+      link.isLoop = false;
+      link.isChecked = false;
+      link.settle();
+    }
+  }
+
+  /** A frame that should have our VLAN's tag: it is taken off. */
+  #receiveTagged(frame: number, end: number): void {
+    const { view, counters, vlan } = this.#link;
+    const inner = frame + ethernet.VLAN_TAG_LEN;
+    const isTagged =
+      end - inner >= ethernet.HEADER_LEN && ethernet.type(view, frame) === ethernet.TYPE_VLAN;
+    if (!isTagged || ethernet.vlanId(view, frame) !== vlan) {
+      counters.otherVlan++;
+      return;
+    }
+    ethernet.removeTag(view, frame);
+    this.#link.inHand = inner;
+    this.#receive(inner, end);
   }
 
   /** A packet of several pieces, the first at `first` in the batch: TCP that the device did not cut, or nothing for us. */
@@ -225,7 +431,7 @@ export class NetInterface {
     const hi = ethernet.dstHi(view, frame);
     const lo = ethernet.dstLo(view, frame);
     const isUnicast = lo === ourLo && hi === ourHi;
-    if (!isUnicast && !(lo === -1 && hi === 0xffff)) {
+    if (!isUnicast && !(lo === -1 && hi === 0xffff) && !ethernet.isIpv4Group(hi, lo)) {
       counters.notForUs++;
       return;
     }
@@ -233,23 +439,62 @@ export class NetInterface {
     const at = frame + ethernet.HEADER_LEN;
     if (type === ethernet.TYPE_IPV4) this.#receiveIpv4(frame, at, end, isUnicast);
     else if (type === ethernet.TYPE_ARP) this.#arp.receive(frame, at, end);
+    else if (type === ethernet.TYPE_VLAN) counters.otherVlan++;
     else counters.otherProtocol++;
   }
 
   #receiveIpv4(frame: number, at: number, end: number, isLinkUnicast: boolean): void {
-    const { view, counters } = this.#link;
+    const { view } = this.#link;
     const length = this.#ip.receive(at, end, isLinkUnicast);
     if (length < 0) return;
-    if (!this.#ownsAddress) this.#ip.learn(frame, wire.src(view, at));
-    const payloadAt = at + wire.headerLength(view, at);
+    if (!this.#ownsAddress && !this.#link.isLoop) this.#ip.learn(frame, wire.src(view, at));
+    const { payloadAt } = this.#ip;
+    if (wire.isFragment(view, at)) this.#receiveFragment(frame, at, payloadAt, length);
+    else if (wire.protocol(view, at) === wire.PROTOCOL_UDP) {
+      this.udp.receive(frame, payloadAt, length);
+    } else this.#deliver(frame, at, payloadAt, length);
+  }
+
+  /** The payload of a whole datagram, whose IPv4 header stands at `at`, to its protocol. */
+  #deliver(frame: number, at: number, payloadAt: number, length: number): void {
+    const { view, counters } = this.#link;
     const protocol = wire.protocol(view, at);
     if (protocol === wire.PROTOCOL_UDP) this.udp.receive(frame, payloadAt, length);
     else if (protocol === wire.PROTOCOL_TCP) this.#receiveTcp(frame, at, payloadAt, length);
-    else if (!this.#ownsAddress) counters.notForUs++;
     else if (protocol === wire.PROTOCOL_ICMP) this.#icmp.receive(frame, payloadAt, length);
+    else if (!this.#ownsAddress) counters.notForUs++;
+    else if (protocol === wire.PROTOCOL_IGMP) this.groups.receive(at, payloadAt, length);
     else {
       counters.noProtocol++;
       this.#icmp.unreachable(frame, PROTOCOL_UNREACHABLE);
+    }
+  }
+
+  #receiveFragment(frame: number, at: number, payloadAt: number, length: number): void {
+    const { view, counters } = this.#link;
+    const reassembly = this.#reassembly;
+    const [src, dst] = [wire.src(view, at), wire.dst(view, at)];
+    const protocol = wire.protocol(view, at);
+    const { key } = reassembly;
+    key.fill(0);
+    key[KEY.source + 2] = MAPPED;
+    key[KEY.source + 3] = src;
+    key[KEY.destination + 2] = MAPPED;
+    key[KEY.destination + 3] = dst;
+    key[KEY.id] = wire.id(view, at);
+    key[KEY.protocol] = protocol;
+    const offset = wire.fragmentOffset(view, at);
+    const more = wire.moreFragments(view, at);
+    const outcome = reassembly.add(frame, payloadAt, offset, length, more);
+    if (outcome === FRAGMENT.frame) {
+      const first = reassembly.frame;
+      const ipAt = first + ethernet.HEADER_LEN;
+      wire.makeWhole(view, ipAt, reassembly.length);
+      this.#deliver(first, ipAt, reassembly.payloadAt, reassembly.length);
+    } else if (outcome === FRAGMENT.gathered) {
+      const { gathered, length: total } = reassembly;
+      if (protocol === wire.PROTOCOL_UDP) this.udp.receiveLarge(gathered, total, src, dst);
+      else counters.tooLarge++;
     }
   }
 
@@ -261,22 +506,44 @@ export class NetInterface {
   }
 }
 
+/** The same numbers every time (Numerical Recipes' linear congruential generator). */
+function fixedSequence(): () => number {
+  let state = 1;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state;
+  };
+}
+
+function prefixOf(mask: number): number {
+  return Math.clz32(~mask);
+}
+
 function checkOptions(options: NetOptions, mtu: number): void {
-  const { mac, address, prefix, gateway = 0 } = options;
+  const { mac, vlan = 1 } = options;
+  checkAddress(options);
+  if (!Number.isSafeInteger(mac) || mac <= 0 || ethernet.isGroup(macHi(mac))) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', 'the interface needs a unicast MAC address');
+  }
+  if (!Number.isInteger(vlan) || vlan < 1 || vlan > 4094) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', `${vlan} is no VLAN`, { hint: 'it is 1 to 4094' });
+  }
+  if (!Number.isInteger(mtu) || mtu < MTU_MIN) {
+    throw new ArrakisError('ARK_BAD_ARGUMENT', `${mtu} is not an MTU`);
+  }
+}
+
+/** A unicast address with its subnet; address 0 with prefix 0: none yet. */
+function checkAddress(config: Pick<NetOptions, 'address' | 'prefix' | 'gateway'>): void {
+  const { address, prefix, gateway = 0 } = config;
   const isIpv4 = (value: number) => Number.isInteger(value) && value >= 0 && value <= 0xffffffff;
   const top = address >>> 24;
-  if (!isIpv4(address) || top === 0 || top === 127 || top >= 224) {
+  const isNone = address === 0 && prefix === 0;
+  if (!isIpv4(address) || (top === 0 && !isNone) || top === 127 || top >= 224) {
     throw new ArrakisError('ARK_BAD_ARGUMENT', 'the interface needs a unicast IPv4 address');
   }
   if (!isIpv4(gateway)) throw new ArrakisError('ARK_BAD_ARGUMENT', 'gateway is no IPv4 address');
   if (!Number.isInteger(prefix) || prefix < 0 || prefix > 32) {
     throw new ArrakisError('ARK_BAD_ARGUMENT', `${prefix} is not a prefix length`);
-  }
-  if (!Number.isSafeInteger(mac) || mac <= 0 || ethernet.isGroup(macHi(mac))) {
-    throw new ArrakisError('ARK_BAD_ARGUMENT', 'the interface needs a unicast MAC address');
-  }
-  // RFC 791, section 3.1: every link carries 68 bytes.
-  if (!Number.isInteger(mtu) || mtu < 68) {
-    throw new ArrakisError('ARK_BAD_ARGUMENT', `${mtu} is not an MTU`);
   }
 }

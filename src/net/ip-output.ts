@@ -52,11 +52,9 @@ export function setMappedIpv4(words: Int32Array, at: number, ip: number): void {
 /** IPv4 below a transport protocol. */
 export class Ipv4Output implements IpOutput {
   readonly #ip: Ipv4Layer;
-  readonly #mtu: number;
 
-  constructor(ip: Ipv4Layer, mtu: number) {
+  constructor(ip: Ipv4Layer) {
     this.#ip = ip;
-    this.#mtu = mtu;
   }
 
   headerLength(): number {
@@ -65,17 +63,18 @@ export class Ipv4Output implements IpOutput {
 
   route(words: Int32Array, flow: number): boolean {
     if (!isMappedIpv4(words, flow + FLOW_REMOTE)) return false;
-    if (!this.#ip.hasRoute(words[flow + FLOW_REMOTE + 3]!)) return false;
-    if (isUnspecified(words, flow)) setMappedIpv4(words, flow, this.#ip.address);
+    const remote = words[flow + FLOW_REMOTE + 3]!;
+    if (!this.#ip.hasRoute(remote)) return false;
+    if (isUnspecified(words, flow)) setMappedIpv4(words, flow, this.#ip.sourceFor(remote));
     return this.isLocal(words, flow);
   }
 
   isLocal(words: Int32Array, at: number): boolean {
-    return isMappedIpv4(words, at) && words[at + 3] === this.#ip.address;
+    return isMappedIpv4(words, at) && this.#ip.isLocal(words[at + 3]!);
   }
 
-  mtu(_words: Int32Array, _flow: number): number {
-    return this.#mtu;
+  mtu(words: Int32Array, flow: number): number {
+    return this.#ip.mtuTo(words[flow + FLOW_REMOTE + 3]!);
   }
 
   send(at: number, length: number, protocol: number, words: Int32Array, flow: number): boolean {

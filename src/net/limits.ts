@@ -4,6 +4,17 @@ export const NET_LIMITS = {
   batchMax: 64,
   /** Frames that wait for room in the transmit ring; more are dropped and counted (`txFull`). */
   txQueueMax: 256,
+  /** Frames to ourselves that wait for the next turn. */
+  loopQueueMax: 64,
+  /** Routes besides the subnet and the gateway: they are walked one by one. */
+  routesMax: 64,
+  /** Multicast groups that one interface is in. */
+  groupsMax: 64,
+  /** Reports of a change, and the time within which the next one comes (RFC 3376, sections 8.1 and 8.11). */
+  igmpRobustness: 2,
+  igmpRepeatMs: 1_000,
+  /** How long an older router is remembered: robustness * query interval + response interval (RFC 3376, section 8.12). */
+  igmpOlderRouterMs: 260_000,
   /** Sent frames returned to the pool in one turn: more than a batch, so that a backlog shrinks. */
   reclaimMax: 128,
 
@@ -22,14 +33,47 @@ export const NET_LIMITS = {
   /** How often a thread that waits for an answer looks whether the first thread has passed it on. */
   arpHearMs: 1,
 
+  /** Address conflict detection (RFC 5227, section 1.1): probes, announcements, and how often we defend. */
+  probeWaitMs: 1_000,
+  probeCount: 3,
+  probeMinMs: 1_000,
+  probeMaxMs: 2_000,
+  announceCount: 2,
+  announceMs: 2_000,
+  defendMs: 10_000,
+
+  /** Datagrams that wait for their fragments, and the frames that these hold: also at most a quarter of the pool. */
+  reassemblyDatagramsMax: 64,
+  reassemblyFramesMax: 128,
+  /** What one sender may have of both, in eighths. */
+  reassemblySourceShare: 4,
+  /** Fragments of one datagram: 65,535 bytes in pieces of an Ethernet's MTU are 45. */
+  reassemblyPiecesMax: 64,
+  /** A piece that is not the last carries this at least: every link carries 68 bytes (RFC 791, section 3.1). */
+  fragmentLengthMin: 48,
+  /** How long a datagram waits: RFC 1122, section 3.3.2 (less, for RFC 4963), and RFC 8200, section 4.5. */
+  reassemblyV4Ms: 30_000,
+  reassemblyV6Ms: 60_000,
+
+  /** Paths whose MTU is smaller than the link's: sets of `pathMtuWays`. A power of two. */
+  pathMtuSets: 64,
+  pathMtuWays: 4,
+  /** When a path is tried with the link's MTU again (RFC 1191, section 6.3). */
+  pathMtuMs: 600_000,
+  /** No router makes us send less than this (RFC 4821, section 7.7; RFC 8200, section 5). */
+  pathMtuV4Min: 552,
+  pathMtuV6Min: 1280,
+
   /** ICMP errors: sustained rate and burst (RFC 1812, section 4.3.2.8). */
   icmpErrorsPerSecond: 100,
   icmpErrorBurst: 50,
   /** Largest IPv4 datagram that carries an ICMP error (RFC 1812, section 4.3.2.3). */
   icmpErrorLengthMax: 576,
 
-  /** Bound UDP ports: the index of a handler fits in a byte, 0 meaning none. */
-  udpSocketsMax: 255,
+  /** UDP sockets of one interface: the index of one fits in 16 bits, 0 meaning none. */
+  udpSocketsMax: 16_384,
+  /** Sockets on one port: they are looked at one by one. */
+  udpSocketsPerPortMax: 256,
   /** TCP: flows of an interface in every state, TIME-WAIT among them; of these, in TIME-WAIT. */
   tcpFlowsMax: 131_072,
   tcpTimeWaitMax: 65_536,

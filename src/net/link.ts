@@ -5,18 +5,28 @@
  * - A received frame is `inHand` until a layer takes it. What is still in hand when its turn ends goes back to the pool.
  * - `transmit` always takes the frame: it is sent, or dropped and counted.
  * - Frames that the device does not accept stay queued, in order, up to NET_LIMITS.txQueueMax.
+ * - What is for ourselves never reaches the device: `loop` keeps it for the next turn, up to NET_LIMITS.loopQueueMax.
+ * - With a VLAN, every layer sees untagged frames: the tag (IEEE 802.1Q) goes on in `transmit`, into room that `alloc` left.
  * - With offloads, whoever sends says before `transmit` what the device is to do, in `burst`: the checksum of TCP, and
  *   pieces that follow the frame in one packet.
  */
 import { type Mac, macHi, macLo } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
-import { BATCH_PIECES_MAX, FRAME_FLAG, NIC_OFFLOAD, type NicQueue } from '../device/nic.ts';
+import {
+  BATCH_PIECES_MAX,
+  FRAME_FLAG,
+  NIC_OFFLOAD,
+  type NicQueue,
+  NO_FRAME,
+} from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { type NetCounters, newNetCounters } from './counters.ts';
 import { NET_LIMITS } from './limits.ts';
 
 /** No frame is in hand. Not NO_FRAME, which is no small integer. */
 const NONE = -1;
+/** Frames without a tag. */
+export const NO_VLAN = -1;
 
 /** What goes with the next frame that is transmitted. Empty for all others. */
 export class Burst {
@@ -49,9 +59,11 @@ export class Link {
   readonly u8: Uint8Array;
   readonly macHi: number;
   readonly macLo: number;
-  /** Longest IPv4 datagram, and longest frame, that we send. */
-  readonly mtu: number;
-  readonly frameLengthMax: number;
+  /** Longest IPv4 datagram, and longest frame without its tag, that we send. */
+  mtu: number;
+  frameLengthMax: number;
+  /** The VLAN's tag control information, or NO_VLAN. */
+  readonly vlan: number;
   readonly counters: NetCounters = newNetCounters();
   /** Time of this turn, set by `NetInterface.poll`. */
   nowMs = 0;
@@ -73,11 +85,20 @@ export class Link {
   readonly #flags = new Uint8Array(NET_LIMITS.txQueueMax);
   readonly #segmentBytes = new Uint16Array(NET_LIMITS.txQueueMax);
   #count = 0;
+  /** True while a frame that we sent ourselves is received. */
+  isLoop = false;
+  readonly #loopFrames = new Uint32Array(NET_LIMITS.loopQueueMax);
+  readonly #loopLengths = new Uint16Array(NET_LIMITS.loopQueueMax);
+  #loopCount = 0;
 
-  constructor(queue: NicQueue, mac: Mac, mtu: number) {
+  /** `vlan`: an identifier of 1 to 4094, or NO_VLAN. */
+  constructor(queue: NicQueue, mac: Mac, mtu: number, vlan: number = NO_VLAN) {
+    this.vlan = vlan;
     this.queue = queue;
-    this.sendsUnfinished = (queue.offloads & NIC_OFFLOAD.checksum) !== 0;
-    this.sendsBursts = (queue.offloads & NIC_OFFLOAD.segmentation) !== 0;
+    // Devices do not look behind a tag.
+    const offloads = vlan < 0 ? queue.offloads : 0;
+    this.sendsUnfinished = (offloads & NIC_OFFLOAD.checksum) !== 0;
+    this.sendsBursts = (offloads & NIC_OFFLOAD.segmentation) !== 0;
     this.view = queue.memory.view;
     this.u8 = queue.memory.u8;
     this.macHi = macHi(mac);
@@ -134,6 +155,23 @@ export class Link {
     );
   }
 
+  /** The link carries datagrams of `mtu` bytes from now on. */
+  setMtu(mtu: number): void {
+    this.mtu = mtu;
+    this.frameLengthMax = mtu + ethernet.HEADER_LEN;
+  }
+
+  /** Bytes from `at` to the end of its buffer. */
+  roomFrom(at: number): number {
+    return this.#frameSize - (at & this.#frameMask);
+  }
+
+  /** A frame to build a packet in, or NO_FRAME. The caller owns it. */
+  alloc(): number {
+    const frame = this.queue.alloc();
+    return this.vlan < 0 || frame === NO_FRAME ? frame : frame + ethernet.VLAN_TAG_LEN;
+  }
+
   /** Queue a finished frame, with its burst; it leaves with this turn's batch. False when it was dropped. */
   transmit(frame: number, length: number): boolean {
     this.take(frame);
@@ -146,6 +184,7 @@ export class Link {
     }
     if (burst.flags === 0) {
       this.#push(frame, length, 0);
+      if (this.vlan >= 0) this.#tagLast(frame, length);
       return true;
     }
     const { count } = burst;
@@ -169,6 +208,64 @@ export class Link {
     const { burst } = this;
     for (let i = 0; i < burst.count; i++) this.queue.free(burst.frames[i]!);
     burst.clear();
+  }
+
+  #tagLast(frame: number, length: number): void {
+    ethernet.insertTag(this.view, frame, this.vlan);
+    this.#frames[this.#count - 1] = frame - ethernet.VLAN_TAG_LEN;
+    this.#lengths[this.#count - 1] = length + ethernet.VLAN_TAG_LEN;
+  }
+
+  /** Frames that wait to be received by ourselves. */
+  get looped(): number {
+    return this.#loopCount;
+  }
+
+  /** Receive a finished frame ourselves, in the next turn. Takes it. False when it was dropped. */
+  loop(frame: number, length: number): boolean {
+    this.take(frame);
+    // Nobody sends several pieces to itself; that the sum is unfinished does not matter here.
+    this.dropBurst();
+    // Its receiver may answer in it: what the sender keeps (to send again) must not change under it.
+    if (this.queue.isShared(frame)) {
+      const sent = this.loopCopy(frame, length, false);
+      this.queue.free(frame);
+      return sent;
+    }
+    if (this.#loopCount === NET_LIMITS.loopQueueMax) {
+      this.counters.loopFull++;
+      this.queue.free(frame);
+      return false;
+    }
+    ethernet.setDst(this.view, frame, this.macHi, this.macLo);
+    this.#loopFrames[this.#loopCount] = frame;
+    this.#loopLengths[this.#loopCount++] = length;
+    return true;
+  }
+
+  /** Receive a copy of the frame ourselves, with the group's address that it has or with ours; it stays the caller's. */
+  loopCopy(frame: number, length: number, isToGroup = true): boolean {
+    const copy = this.#loopCount === NET_LIMITS.loopQueueMax ? NO_FRAME : this.alloc();
+    if (copy === NO_FRAME) {
+      this.counters.loopFull++;
+      return false;
+    }
+    this.u8.copyWithin(copy, frame, frame + length);
+    if (!isToGroup) ethernet.setDst(this.view, copy, this.macHi, this.macLo);
+    this.#loopFrames[this.#loopCount] = copy;
+    this.#loopLengths[this.#loopCount++] = length;
+    return true;
+  }
+
+  /** Move what waits into `frames` and `lengths`, which take NET_LIMITS.loopQueueMax. How many; the caller owns them. */
+  takeLooped(frames: Uint32Array, lengths: Uint16Array): number {
+    const count = this.#loopCount;
+    for (let i = 0; i < count; i++) {
+      frames[i] = this.#loopFrames[i]!;
+      lengths[i] = this.#loopLengths[i]!;
+    }
+    this.#loopCount = 0;
+    return count;
   }
 
   /** Write the Ethernet header of an IPv4 frame from us. */
@@ -205,5 +302,6 @@ export class Link {
   /** Give every queued frame back to the pool. */
   clear(): void {
     while (this.#count > 0) this.queue.free(this.#frames[--this.#count]!);
+    while (this.#loopCount > 0) this.queue.free(this.#loopFrames[--this.#loopCount]!);
   }
 }

@@ -6,67 +6,64 @@
  * - A handler runs to completion. It replies in place, or holds the frame (and owns it then), or does nothing: what it
  *   leaves goes back to the pool when it returns. It must not touch the frame afterwards.
  */
-import { ArrakisError } from '../base/errors.ts';
+import { NO_FRAME } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import * as icmp from '../wire/icmp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as wire from '../wire/udp.ts';
 import type { IcmpLayer } from './icmp.ts';
-import type { Ipv4Layer } from './ipv4.ts';
-import { NET_LIMITS } from './limits.ts';
+import { ICMP_ERROR, type IcmpError } from './icmp-errors.ts';
+import type { GroupOptions, Ipv4Layer } from './ipv4.ts';
 import type { Link } from './link.ts';
+import { type UdpBindOptions, type UdpHandler, type UdpSocket, UdpSockets } from './udp-sockets.ts';
 
-export type UdpHandler = (
-  frame: number,
-  payloadAt: number,
-  payloadLength: number,
-  srcIp: number,
-  srcPort: number,
-) => void;
+export type {
+  UdpBindOptions,
+  UdpErrorHandler,
+  UdpHandler,
+  UdpLargeHandler,
+} from './udp-sockets.ts';
 
 /** Where the payload stands in a frame that is built with `alloc` and `sendTo`, relative to the frame. */
 export const UDP_PAYLOAD_OFFSET = ethernet.HEADER_LEN + ipv4.HEADER_LEN + wire.HEADER_LEN;
+/** Longest payload of a datagram (RFC 768 in an IPv4 datagram without options). */
+export const UDP_PAYLOAD_MAX = ipv4.LENGTH_MAX - ipv4.HEADER_LEN - wire.HEADER_LEN;
 
 export class UdpLayer {
   readonly #link: Link;
   readonly #ip: Ipv4Layer;
-  /** Null when the address is shared with the kernel, which then answers for closed ports. */
-  readonly #icmp: IcmpLayer | null;
-  /** Index into `#handlers` for each port; 0 when nobody has bound it. */
-  readonly #slots = new Uint8Array(65536);
-  readonly #handlers: (UdpHandler | null)[] = [null];
+  readonly #icmp: IcmpLayer;
+  readonly #sockets = new UdpSockets();
+  readonly #slots = this.#sockets.slots;
+  readonly #plain = this.#sockets.plain;
 
-  constructor(link: Link, ip: Ipv4Layer, icmpErrors: IcmpLayer | null) {
+  constructor(link: Link, ip: Ipv4Layer, icmpErrors: IcmpLayer) {
     this.#link = link;
     this.#ip = ip;
     this.#icmp = icmpErrors;
   }
 
-  /** Give every datagram to `port` to `handler`. ARK_BAD_ARGUMENT, ARK_IN_USE, ARK_LIMIT. */
-  bind(port: number, handler: UdpHandler): void {
-    if (!Number.isInteger(port) || port < 1 || port > 65535) {
-      throw new ArrakisError('ARK_BAD_ARGUMENT', `${port} is not a UDP port`, {
-        hint: 'a port is a whole number from 1 to 65535',
-      });
-    }
-    if (this.#slots[port] !== 0) {
-      throw new ArrakisError('ARK_IN_USE', `UDP port ${port} is bound already`);
-    }
-    let slot = this.#handlers.indexOf(null, 1);
-    if (slot < 0) slot = this.#handlers.length;
-    if (slot > NET_LIMITS.udpSocketsMax) {
-      throw new ArrakisError('ARK_LIMIT', `${NET_LIMITS.udpSocketsMax} UDP ports are bound`);
-    }
-    this.#handlers[slot] = handler;
-    this.#slots[port] = slot;
+  /** Sockets that are open. */
+  get socketCount(): number {
+    return this.#sockets.count;
   }
 
-  /** Stop delivering to `port`. Idempotent. */
+  /**
+   * Give every datagram to `port`, as far as `options` say, to `handler`. Several sockets may have one port; the most
+   * specific one gets a datagram. ARK_BAD_ARGUMENT, ARK_IN_USE, ARK_LIMIT.
+   */
+  bind(port: number, handler: UdpHandler, options: UdpBindOptions = {}): UdpSocket {
+    return this.#sockets.open(port, handler, options);
+  }
+
+  /** Stop delivering to one socket. Idempotent. */
+  close(socket: UdpSocket): void {
+    this.#sockets.close(socket);
+  }
+
+  /** Close every socket of `port`. Idempotent. */
   unbind(port: number): void {
-    const slot = this.#slots[port] ?? 0;
-    if (slot === 0) return;
-    this.#handlers[slot] = null;
-    this.#slots[port] = 0;
+    for (const socket of this.#sockets.chainOf(port)) this.#sockets.close(socket);
   }
 
   /** Handle the UDP datagram at `at` in an IPv4 payload of `length` bytes. Counts its outcome. */
@@ -83,14 +80,69 @@ export class UdpLayer {
       counters.badChecksum++;
       return;
     }
-    const handler = this.#handlers[this.#slots[wire.dstPort(view, at)]!];
-    if (handler === null || handler === undefined) {
-      counters.noSocket++;
-      this.#icmp?.unreachable(frame, icmp.PORT_UNREACHABLE);
-      return;
-    }
+    const handler =
+      this.#plain[this.#slots[wire.dstPort(view, at)]!] ?? this.#choose(frame, ipAt, at);
+    if (handler === null) return;
     counters.rxUdp++;
     handler(frame, at + wire.HEADER_LEN, payloadLength, src, wire.srcPort(view, at));
+  }
+
+  /** The handler of a port that has no or several sockets, or one that does not take everything. Null: it was counted. */
+  #choose(frame: number, ipAt: number, at: number): UdpHandler | null {
+    const { view, counters } = this.#link;
+    const [dst, src] = [ipv4.dst(view, ipAt), ipv4.src(view, ipAt)];
+    const socket = this.#sockets.find(wire.dstPort(view, at), dst, src, wire.srcPort(view, at));
+    if (socket === null) {
+      counters.noSocket++;
+      this.#icmp.unreachable(frame, icmp.PORT_UNREACHABLE);
+      return null;
+    }
+    if (!socket.needsChecksum || wire.checksumField(view, at) !== 0) return socket.handler;
+    counters.badChecksum++;
+    return null;
+  }
+
+  /**
+   * A datagram from `src` to `dst` that fits in no frame: its `length` bytes, header included, stand at the start of
+   * `bytes`. Counts its outcome.
+   */
+  receiveLarge(bytes: Uint8Array, length: number, src: number, dst: number): void {
+    const { counters } = this.#link;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const payloadLength = wire.check(view, 0, length);
+    if (payloadLength < 0) {
+      counters.badUdp++;
+      return;
+    }
+    const [port, srcPort] = [wire.dstPort(view, 0), wire.srcPort(view, 0)];
+    const socket = this.#sockets.find(port, dst, src, srcPort);
+    const isMissing = wire.checksumField(view, 0) === 0 && socket?.needsChecksum === true;
+    if (isMissing || !wire.checksumIsValid(view, 0, payloadLength, src, dst)) {
+      counters.badChecksum++;
+    } else if (socket === null) counters.noSocket++;
+    else if (socket.onLarge === null) counters.tooLarge++;
+    else {
+      counters.rxUdp++;
+      const payload = bytes.subarray(wire.HEADER_LEN, wire.HEADER_LEN + payloadLength);
+      socket.onLarge(payload, src, srcPort);
+    }
+  }
+
+  /** The network says something of a datagram that a socket may have sent. True when there is such a socket. */
+  onIcmpError(error: Readonly<IcmpError>): boolean {
+    if (error.isIpv6) return false;
+    const [local, remote] = [error.local[3]!, error.remote[3]!];
+    const socket = this.#sockets.find(error.localPort, local, remote, error.remotePort);
+    if (socket === null) return false;
+    const room = ipv4.HEADER_LEN + wire.HEADER_LEN;
+    const mtu = error.kind === ICMP_ERROR.tooBig ? error.mtu - room : 0;
+    socket.onError?.(error.kind, remote, error.remotePort, mtu);
+    return true;
+  }
+
+  /** The address (int32) that a received datagram was sent to: ours, a group or a broadcast. */
+  destinationOf(frame: number): number {
+    return ipv4.dst(this.#link.view, frame + ethernet.HEADER_LEN);
   }
 
   /**
@@ -101,13 +153,12 @@ export class UdpLayer {
     const view = this.#link.view;
     const at = payloadAt - wire.HEADER_LEN;
     const remote = ipv4.src(view, frame + ethernet.HEADER_LEN);
-    if (!this.#link.fits(frame, payloadAt + payloadLength - frame)) return this.#tooLong(frame);
+    if (!this.#hasRoom(payloadAt, payloadLength)) return this.#tooLong(frame);
     const source = wire.dstPort(view, at);
     const destination = wire.srcPort(view, at);
     const length = wire.HEADER_LEN + payloadLength;
-    const reply = this.#ip.turnAround(frame, at, length, ipv4.PROTOCOL_UDP, remote);
-    wire.emit(view, at, source, destination, payloadLength, this.#ip.address, remote);
-    return this.#link.transmit(reply, at + length - reply);
+    wire.emit(view, at, source, destination, payloadLength, this.#ip.sourceFor(remote), remote);
+    return this.#ip.reply(frame, at, length, ipv4.PROTOCOL_UDP, remote);
   }
 
   /**
@@ -123,10 +174,9 @@ export class UdpLayer {
     if (!isSameSum) return this.replyInPlace(frame, payloadAt, payloadLength);
     const length = wire.HEADER_LEN + payloadLength;
     const remote = ipv4.src(view, ipAt);
-    if (!this.#link.fits(frame, payloadAt + payloadLength - frame)) return this.#tooLong(frame);
-    const reply = this.#ip.turnAround(frame, at, length, ipv4.PROTOCOL_UDP, remote);
+    if (!this.#hasRoom(payloadAt, payloadLength)) return this.#tooLong(frame);
     wire.setPorts(view, at, wire.dstPort(view, at), wire.srcPort(view, at));
-    return this.#link.transmit(reply, at + length - reply);
+    return this.#ip.reply(frame, at, length, ipv4.PROTOCOL_UDP, remote);
   }
 
   /** Keep the received frame after the handler returns. The caller owns it, and replies in it or frees it later. */
@@ -141,12 +191,13 @@ export class UdpLayer {
 
   /** A frame to write a payload into, from `frame + UDP_PAYLOAD_OFFSET` on, or NO_FRAME. The caller owns it. */
   alloc(): number {
-    return this.#link.queue.alloc();
+    return this.#link.alloc();
   }
 
   /**
    * Send `payloadLength` bytes that stand at `frame + UDP_PAYLOAD_OFFSET`. Takes the frame. It leaves with this turn's
-   * batch, or when the neighbour has answered. False when it was dropped.
+   * batch, or when the neighbour has answered; in pieces when it is longer than the path carries. To a group or a broadcast
+   * address: as `group` says. False when it was dropped.
    */
   sendTo(
     frame: number,
@@ -154,13 +205,49 @@ export class UdpLayer {
     srcPort: number,
     dstIp: number,
     dstPort: number,
+    group?: GroupOptions,
   ): boolean {
     const link = this.#link;
-    if (!link.fits(frame, UDP_PAYLOAD_OFFSET + payloadLength)) return this.#tooLong(frame);
+    if (!this.#hasRoom(frame + UDP_PAYLOAD_OFFSET, payloadLength)) return this.#tooLong(frame);
     const at = frame + UDP_PAYLOAD_OFFSET - wire.HEADER_LEN;
     const dst = dstIp | 0;
-    wire.emit(link.view, at, srcPort, dstPort, payloadLength, this.#ip.address, dst);
-    return this.#ip.send(frame, wire.HEADER_LEN + payloadLength, ipv4.PROTOCOL_UDP, dst);
+    wire.emit(link.view, at, srcPort, dstPort, payloadLength, this.#ip.sourceFor(dst), dst);
+    const length = wire.HEADER_LEN + payloadLength;
+    return this.#ip.send(frame, length, ipv4.PROTOCOL_UDP, dst, group);
+  }
+
+  /**
+   * Send a copy of `payload`, up to UDP_PAYLOAD_MAX bytes, in as many pieces as the path needs. False when it was dropped:
+   * too long, no frames, or as by `sendTo`.
+   */
+  sendBytes(
+    payload: Uint8Array,
+    srcPort: number,
+    dstIp: number,
+    dstPort: number,
+    group?: GroupOptions,
+  ): boolean {
+    const link = this.#link;
+    const frame = payload.length <= UDP_PAYLOAD_MAX ? link.alloc() : NO_FRAME;
+    if (frame === NO_FRAME) {
+      if (payload.length > UDP_PAYLOAD_MAX) link.counters.txTooLong++;
+      else link.counters.noFrame++;
+      return false;
+    }
+    if (this.#hasRoom(frame + UDP_PAYLOAD_OFFSET, payload.length)) {
+      link.u8.set(payload, frame + UDP_PAYLOAD_OFFSET);
+      return this.sendTo(frame, payload.length, srcPort, dstIp, dstPort, group);
+    }
+    const dst = dstIp | 0;
+    const datagram = new Uint8Array(wire.HEADER_LEN + payload.length);
+    datagram.set(payload, wire.HEADER_LEN);
+    const view = new DataView(datagram.buffer);
+    wire.emit(view, 0, srcPort, dstPort, payload.length, this.#ip.sourceFor(dst), dst);
+    return this.#ip.sendBytes(frame, datagram, ipv4.PROTOCOL_UDP, dst, group);
+  }
+
+  #hasRoom(payloadAt: number, payloadLength: number): boolean {
+    return payloadLength >= 0 && payloadLength <= this.#link.roomFrom(payloadAt);
   }
 
   #tooLong(frame: number): boolean {

@@ -9,9 +9,18 @@ export const HEADER_LEN = 8;
 export const ECHO_REPLY = 0;
 export const DESTINATION_UNREACHABLE = 3;
 export const ECHO_REQUEST = 8;
-/** Codes of DESTINATION_UNREACHABLE. */
+export const TIME_EXCEEDED = 11;
+export const PARAMETER_PROBLEM = 12;
+/** Codes of DESTINATION_UNREACHABLE (RFC 792; 6 to 12: RFC 1122, section 3.2.2.1; 13 to 15: RFC 1812, section 5.2.7.1). */
 export const PROTOCOL_UNREACHABLE = 2;
 export const PORT_UNREACHABLE = 3;
+export const FRAGMENTATION_NEEDED = 4;
+export const NETWORK_PROHIBITED = 9;
+export const HOST_PROHIBITED = 10;
+export const COMMUNICATION_PROHIBITED = 13;
+export const CODE_MAX = 15;
+/** Code of TIME_EXCEEDED. */
+export const REASSEMBLY_TIME = 1;
 
 /** What `check` returns for a message whose checksum is wrong. */
 export const BAD_CHECKSUM = -2;
@@ -28,6 +37,9 @@ export const code = (frame: DataView, at: number): number => frame.getUint8(at +
 /** Identifier and sequence number of an echo. */
 export const echoId = (frame: DataView, at: number): number => frame.getUint16(at + REST);
 export const echoSeq = (frame: DataView, at: number): number => frame.getUint16(at + REST + 2);
+
+/** MTU of the next hop, in FRAGMENTATION_NEEDED (RFC 1191, section 4). */
+export const nextHopMtu = (frame: DataView, at: number): number => frame.getUint16(at + REST + 2);
 
 /** Turn type and code into others where they stand; the checksum follows by RFC 1624. */
 export function retype(frame: DataView, at: number, newType: number, newCode: number): void {

@@ -64,6 +64,8 @@ const VALID: readonly object[] = [
   { op: 'cap.mint', to: 2, kind: 'pool', object: 'soft0', range: { bytes: 4096 } },
   { op: 'cap.revoke', cap: 1, graceMs: 1 },
   { op: 'cap.delete', cap: 1, graceMs: 0 },
+  { op: 'network.read', vnic: 3 },
+  { op: 'network.resolve', vnic: 3, address: 0x0a000001 },
   { op: 'policy.reload' },
   { op: 'placement.place', domain: 2, cpus: [0] },
   { op: 'placement.move', domain: 2, cpus: [0, 1] },

@@ -28,6 +28,7 @@ import type {
   OpenInterface,
   Saved,
 } from './device.ts';
+import { KernelNetwork } from './kernel-network.ts';
 
 /** Opens interfaces whose veth links carry an alias that starts with `aliasPrefix`: a later daemon finds them by it. */
 export const afXdpOpener =
@@ -61,6 +62,7 @@ class AfXdpDevice implements NicDevice {
   readonly assignsAddresses = false;
   readonly #interface: XdpInterface;
   readonly #aliasPrefix: string;
+  readonly kernel: KernelNetwork;
   readonly #watch: { close(): void };
   #state: 'running' | 'gone' | 'closed' = 'running';
 
@@ -79,12 +81,15 @@ class AfXdpDevice implements NicDevice {
       inherited === undefined
         ? openInterface(name)
         : XdpInterface.adopt(name, (inherited.state as SavedDevice).interface, inherited.fds);
+    let kernel: KernelNetwork | null = null;
     try {
       const own = listAddresses().find((entry) => entry.index === opened.index);
       this.address = own?.address ?? 0;
       this.prefix = own?.prefix ?? 0;
       const route = listRoutes().find((r) => r.index === opened.index && r.prefix === 0);
       this.gateway = route?.gateway ?? 0;
+      kernel = new KernelNetwork(opened.index, () => events.networkChanged(name));
+      this.kernel = kernel;
       this.#watch = watchLinks(({ type, link }) => {
         if (link.index !== opened.index || this.#state !== 'running') return;
         if (type !== 'deleted' && link.up) return;
@@ -93,6 +98,7 @@ class AfXdpDevice implements NicDevice {
         events.deviceGone(name, reason, false);
       });
     } catch (error) {
+      kernel?.close();
       opened.close();
       throw error;
     }
@@ -171,6 +177,7 @@ class AfXdpDevice implements NicDevice {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
     this.#watch.close();
+    this.kernel.close();
     this.#interface.close();
   }
 }

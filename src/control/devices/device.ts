@@ -7,6 +7,7 @@ import type { Coalescing } from '../../device/coalescing.ts';
 import type { RateSetting } from '../../device/rate.ts';
 import type { Filter } from '../../filter/boxes.ts';
 import type { Belongings } from '../repossess.ts';
+import type { KernelNetwork } from './kernel-network.ts';
 
 /** How the doorbell of a queue is coalesced; null: of every queue. */
 export interface DoorbellSetting extends Coalescing {
@@ -95,6 +96,8 @@ export interface NicDevice {
   readonly sharesAddress: boolean;
   /** True when the device gives out addresses of its network by itself. */
   readonly assignsAddresses: boolean;
+  /** What the kernel knows of the network of the address that VNICs share; absent where they share none. */
+  readonly kernel?: Pick<KernelNetwork, 'current' | 'resolve'>;
   /** Speed of its link; null when it has none, or does not tell. */
   readonly bitsPerSecond: number | null;
   describe(): DeviceDescription;
@@ -123,6 +126,8 @@ export interface DeviceEvents {
   vnicReattached(vnic: number, socket: number): void;
   /** What `save` says is not what it was. */
   deviceChanged(device: string): void;
+  /** What `kernel` says is not what it was. */
+  networkChanged(device: string): void;
   /** The device stopped: all of its VNICs did. `usable` tells whether it can be attached to again. */
   deviceGone(device: string, reason: string, usable: boolean): void;
   log(level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>): void;

@@ -159,6 +159,8 @@ function planChange(
   if (more.length > 0 && !domain.privileged) requireOwner(vnic, domain);
   const needs = domain.privileged ? [] : requireAddresses(plane, domain, device, more);
   checkClaims(received, device, claimsOf(plane), vnic.name);
+  const isShared = direction === 'receive' && !vnic.addressing.ownsAddress;
+  if (isShared) plane.network.requireFree(vnic.device, received, vnic);
   return needs;
 }
 
@@ -200,6 +202,7 @@ async function change(plane: ControlPlane, plan: Change): Promise<readonly numbe
   }
   if (vnic.removed) throw new ArrakisError('ARK_GONE', `VNIC ${vnic.name} was closed meanwhile`);
   const ids = register(plane, plan);
+  await plane.network.occupy(vnic);
   keepVnic(plane, vnic);
   return ids;
 }

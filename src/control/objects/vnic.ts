@@ -227,7 +227,9 @@ export function planVnic(
     });
   }
   for (const rate of ratesOfSpec(spec)) checkRate(device, spec, rate);
-  return { name, device, spec, addressing: planAddress(spec, device, claims, admit) };
+  const addressing = planAddress(spec, device, claims, admit);
+  if (!addressing.ownsAddress) plane.network.requireFree(device, addressing.filters);
+  return { name, device, spec, addressing };
 }
 
 /**
@@ -270,6 +272,7 @@ export function reserveVnic(
   plane.devices.hold(vnic.device);
   vnic.filterIds = addFilters(plane.objects, vnic, 'receive', vnic.filters);
   vnic.rateIds = addRates(plane.objects, vnic);
+  void plane.network.occupy(vnic);
   keepVnic(plane, vnic);
   return vnic;
 }
@@ -386,6 +389,7 @@ export function detachVnic(plane: ControlPlane, vnic: Vnic): Promise<void> {
   vnic.attachment = null;
   vnic.state = 'closing';
   plane.captures.endOn(vnic);
+  plane.network.unfollow(vnic);
   endUse(vnic);
   for (const id of vnic.parts) plane.objects.remove(id);
   vnic.parts = [];
@@ -423,11 +427,13 @@ export async function removeVnic(plane: ControlPlane, vnic: Vnic, reason: string
   await detachVnic(plane, vnic);
   if (!first) return;
   plane.keeping.delete('vnic', vnic.id);
+  const ports = plane.network.release(vnic);
   const { filterIds, transmitIds, rateIds } = vnic;
   for (const id of [...filterIds, ...transmitIds, ...rateIds]) plane.objects.remove(id);
   plane.objects.remove(vnic.id);
   plane.vnics.delete(vnic.id);
   plane.devices.release(vnic.device);
+  await ports;
   plane.log('info', 'vnic removed', { vnic: vnic.id, name: vnic.name, reason });
 }
 

@@ -185,3 +185,19 @@ export function setNeighbour(index: number, address: Ipv4, mac: Mac): void {
     socket.request(rt.RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, subject);
   });
 }
+
+/**
+ * Have the kernel find out, or confirm, the MAC address of a neighbour, as if it had a packet for it. What it learns shows in
+ * `listNeighbours`, and to those who watch RTMGRP_NEIGH.
+ */
+export function resolveNeighbour(index: number, address: Ipv4): void {
+  const header = Buffer.alloc(rt.NDMSG_LEN);
+  header[0] = AF_INET;
+  header.writeInt32LE(index, 4);
+  header[10] = rt.NTF_USE;
+  const body = new MessageWriter().raw(header).attribute(rt.NDA_DST, ipv4Bytes(address)).body();
+  const args = [nameOf(index), formatIpv4(address), 'use'];
+  changeLink(index, 'RTM_NEWNEIGH', args, (socket, subject) => {
+    socket.request(rt.RTM_NEWNEIGH, NLM_F_CREATE, body, subject);
+  });
+}

@@ -9,8 +9,10 @@ export {
   type Neighbour,
   type Route,
   removeAddress,
+  resolveNeighbour,
   setNeighbour,
 } from './address.ts';
+export { watchChanges } from './changes.ts';
 export {
   createVethPair,
   deleteLink,
@@ -29,5 +31,14 @@ export {
   setMtu,
   type VethEnd,
 } from './link.ts';
+export {
+  NUD_NOARP,
+  NUD_PERMANENT,
+  NUD_REACHABLE,
+  RTMGRP_IPV4_IFADDR,
+  RTMGRP_IPV4_ROUTE,
+  RTMGRP_LINK,
+  RTMGRP_NEIGH,
+} from './rtnetlink.ts';
 export { NetlinkSocket } from './socket.ts';
 export { type LinkEvent, watchLinks } from './watch.ts';

@@ -13,6 +13,9 @@ export const RTM_NEWNEIGH = 28;
 export const RTM_GETNEIGH = 30;
 
 export const RTMGRP_LINK = 1;
+export const RTMGRP_NEIGH = 4;
+export const RTMGRP_IPV4_IFADDR = 0x10;
+export const RTMGRP_IPV4_ROUTE = 0x40;
 
 /** struct ifinfomsg: family 0, type 2, index 4, flags 8, change 12. */
 export const IFINFOMSG_LEN = 16;
@@ -61,4 +64,11 @@ export const RTA_GATEWAY = 5;
 export const NDMSG_LEN = 12;
 export const NDA_DST = 1;
 export const NDA_LLADDR = 2;
+export const NUD_REACHABLE = 0x02;
+export const NUD_STALE = 0x04;
+export const NUD_DELAY = 0x08;
+export const NUD_PROBE = 0x10;
+export const NUD_NOARP = 0x40;
 export const NUD_PERMANENT = 0x80;
+/** Flag of ndmsg: somebody has a packet for it. */
+export const NTF_USE = 0x01;

@@ -9,6 +9,7 @@
 import { BATCH_PIECES_MAX, FRAME_FLAG, NO_FRAME } from '../../device/nic.ts';
 import { PROTOCOL_TCP } from '../../wire/ipv4.ts';
 import * as wire from '../../wire/tcp.ts';
+import { FLOW_REMOTE } from '../ip-output.ts';
 import { NET_LIMITS } from '../limits.ts';
 import { TCP_PAYLOAD_OFFSET, TCP_STATE } from './api.ts';
 import { takePathMss } from './icmp-errors.ts';
@@ -162,7 +163,10 @@ function transmit(tcb: Tcb, index: number): boolean {
 function canLead(tcb: Tcb, index: number): boolean {
   const { queue, mss } = tcb.recovery;
   const isData = (queue.flags(index) & (SEG.syn | SEG.fin)) === 0;
-  return isData && queue.length(index) === mss && isOwn(tcb, index);
+  if (!isData || queue.length(index) !== mss || !isOwn(tcb, index)) return false;
+  const { table, out } = tcb.stack;
+  // No device cuts what we send to ourselves.
+  return !out.isLocal(table.words, table.at(tcb.id) + FLOW_REMOTE);
 }
 
 function isOwn(tcb: Tcb, index: number): boolean {

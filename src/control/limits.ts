@@ -124,7 +124,8 @@ export const LIMITS = {
   /** Queue pairs of a VNIC, and frames of all of them together. */
   queuesPerVnicMax: 8,
   framesPerVnicMax: 131072,
-  ringSizeDefault: 512,
+  /** Entries of a ring: a quarter of the frames, up to this. Bulk transfer needs long ones, and fills them. */
+  ringSizeMax: 4096,
   frameSizeDefault: 2048,
   /** Sanity bound on what a client asks of a capture. */
   snaplenMax: 65535,

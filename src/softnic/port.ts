@@ -18,7 +18,7 @@ import { NIC_PARTS, type NicParts } from './parts.ts';
 import { type Pacer, pacerOf } from './rate.ts';
 import { type Room, Scheduler, type Sender } from './schedule.ts';
 
-const QUEUE_SIZE_MAX = 1024;
+const QUEUE_SIZE_MAX = 4096;
 /** Chains taken from one port, all its pairs together, before the next port has its turn. */
 const BATCH = 64;
 /** A chain of more descriptors than this is nothing that a network driver makes: each costs a walk and a copy. */

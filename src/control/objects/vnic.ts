@@ -313,7 +313,7 @@ export function requestOf(vnic: Vnic): AttachRequest {
     frameCount,
     frameSize: LIMITS.frameSizeDefault,
     // Frames in both rings, and as many again for the application to hold.
-    ringSize: Math.min(LIMITS.ringSizeDefault, frameCount / 4),
+    ringSize: Math.min(LIMITS.ringSizeMax, frameCount / 4),
     rates: vnic.rates,
     doorbells: vnic.doorbells,
   };

@@ -8,9 +8,9 @@
  */
 import { type Ipv4, type Mac, macHi, macLo, netmask } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
-import { FRAME_FLAG, NIC_STATE, type NicQueue } from '../device/nic.ts';
+import { NIC_STATE, type NicQueue } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
-import { PROTOCOL_UNREACHABLE, REASSEMBLY_TIME, TIME_EXCEEDED } from '../wire/icmp.ts';
+import { REASSEMBLY_TIME, TIME_EXCEEDED } from '../wire/icmp.ts';
 import * as wire from '../wire/ipv4.ts';
 import { AddressGuard, type GuardOptions } from './address-guard.ts';
 import { ArpCache, type NeighbourState } from './arp.ts';
@@ -23,8 +23,9 @@ import { NET_LIMITS } from './limits.ts';
 import { Link, NO_VLAN } from './link.ts';
 import { Groups } from './multicast.ts';
 import type { NeighbourShare } from './neighbours.ts';
-import { MAPPED, PathMtu } from './path-mtu.ts';
-import { FRAGMENT, KEY, Reassembly } from './reassembly.ts';
+import { PathMtu } from './path-mtu.ts';
+import { Reassembly } from './reassembly.ts';
+import { Receiver } from './receive.ts';
 import { type NetRoute, Routes } from './routes.ts';
 import { TcpLayer } from './tcp/layer.ts';
 import { UdpLayer } from './udp.ts';
@@ -101,17 +102,7 @@ export class NetInterface {
   /** The queue carries no more. */
   readonly #mtuMax: number;
   #mirrored: ReadonlySet<Ipv4> = new Set();
-  readonly #frames = new Uint32Array(NET_LIMITS.batchMax);
-  readonly #lengths = new Uint16Array(NET_LIMITS.batchMax);
-  readonly #loopFrames = new Uint32Array(NET_LIMITS.loopQueueMax);
-  readonly #loopLengths = new Uint16Array(NET_LIMITS.loopQueueMax);
-  /** Null where the queue has no offloads. */
-  readonly #flags: Uint8Array | null;
-  /** Frames of the batch, and the next one to process: a handler that throws does not lose the rest. */
-  #count = 0;
-  #next = 0;
-  #loopCount = 0;
-  #loopNext = 0;
+  readonly #receiver: Receiver;
 
   /** ARK_BAD_ARGUMENT when an option is out of range. The queue stays the caller's to close. */
   constructor(options: NetOptions) {
@@ -124,7 +115,6 @@ export class NetInterface {
     const random = options.random ?? fixedSequence();
     const link = new Link(queue, mac, mtu, vlan);
     this.#link = link;
-    this.#flags = queue.offloads === 0 ? null : new Uint8Array(NET_LIMITS.batchMax);
     this.counters = link.counters;
     const share = options.neighbours ?? null;
     this.#arp = new ArpCache(link, address | 0, netmask(prefix) | 0, this.#ownsAddress, share);
@@ -148,6 +138,19 @@ export class NetInterface {
     const out = new Ipv4Output(this.#ip);
     this.tcp = new TcpLayer(link, out, options.secret ?? null, this.#ownsAddress);
     this.icmpErrors.handle(wire.PROTOCOL_TCP, this.tcp.onIcmpError);
+    this.#receiver = new Receiver(
+      link,
+      {
+        arp: this.#arp,
+        ip: this.#ip,
+        icmp: this.#icmp,
+        udp: this.udp,
+        tcp: this.tcp,
+        groups: this.groups,
+        reassembly: this.#reassembly,
+      },
+      this.#ownsAddress,
+    );
   }
 
   /**
@@ -159,8 +162,8 @@ export class NetInterface {
     const queue = link.queue;
     link.setTime(nowMs, nowUs);
     const received = this.gather();
-    if (received > 0) this.#receiveBatch();
-    if (link.looped > 0 || this.#loopNext < this.#loopCount) this.#receiveLooped();
+    if (received > 0) this.#receiver.receiveBatch();
+    this.#receiver.receiveLooped();
     const due = this.#tick() + this.tcp.turn();
     const sent = link.flush();
     if (received + sent + link.queued > 0) queue.kick();
@@ -204,17 +207,7 @@ export class NetInterface {
    * Returns how many frames wait.
    */
   gather(): number {
-    if (this.#next === this.#count) {
-      this.#next = 0;
-      const max = NET_LIMITS.batchMax;
-      this.#count = this.#link.queue.rxBatch(
-        this.#frames,
-        this.#lengths,
-        max,
-        this.#flags ?? undefined,
-      );
-    }
-    return this.#count - this.#next;
+    return this.#receiver.gather();
   }
 
   /**
@@ -313,196 +306,10 @@ export class NetInterface {
   }
 
   #giveBack(): void {
-    while (this.#next < this.#count) this.#link.queue.free(this.#frames[this.#next++]!);
-    while (this.#loopNext < this.#loopCount) {
-      this.#link.queue.free(this.#loopFrames[this.#loopNext++]!);
-    }
+    this.#receiver.clear();
     this.#arp.clear();
     this.#reassembly.clear();
     this.#link.clear();
-  }
-
-  #receiveBatch(): void {
-    const link = this.#link;
-    try {
-      while (this.#next < this.#count) {
-        const i = this.#next++;
-        const frame = this.#frames[i]!;
-        if (this.#flags !== null) {
-          const flags = this.#flags[i]!;
-          if ((flags & FRAME_FLAG.more) !== 0) {
-            this.#receivePieces(i, this.#flags);
-            continue;
-          }
-          link.isChecked = (flags & FRAME_FLAG.checksum) !== 0;
-        }
-        link.inHand = frame;
-        link.counters.rxFrames++;
-        const end = frame + this.#lengths[i]!;
-        if (link.vlan < 0) this.#receive(frame, end);
-        else this.#receiveTagged(frame, end);
-        link.settle();
-      }
-    } finally {
-      link.settle();
-    }
-  }
-
-  /** What we sent to ourselves since the last turn. */
-  #receiveLooped(): void {
-    const link = this.#link;
-    if (this.#loopNext === this.#loopCount) {
-      this.#loopNext = 0;
-      this.#loopCount = link.takeLooped(this.#loopFrames, this.#loopLengths);
-    }
-    link.isLoop = true;
-    // It never left this memory: TCP may have left the sum to a device.
-    link.isChecked = true;
-    try {
-      while (this.#loopNext < this.#loopCount) {
-        const i = this.#loopNext++;
-        const frame = this.#loopFrames[i]!;
-        link.inHand = frame;
-        link.counters.rxFrames++;
-        this.#receive(frame, frame + this.#loopLengths[i]!);
-        link.settle();
-      }
-    } finally {
-      link.isLoop = false;
-      link.isChecked = false;
-      link.settle();
-    }
-  }
-
-  /** A frame that should have our VLAN's tag: it is taken off. */
-  #receiveTagged(frame: number, end: number): void {
-    const { view, counters, vlan } = this.#link;
-    const inner = frame + ethernet.VLAN_TAG_LEN;
-    const isTagged =
-      end - inner >= ethernet.HEADER_LEN && ethernet.type(view, frame) === ethernet.TYPE_VLAN;
-    if (!isTagged || ethernet.vlanId(view, frame) !== vlan) {
-      counters.otherVlan++;
-      return;
-    }
-    ethernet.removeTag(view, frame);
-    this.#link.inHand = inner;
-    this.#receive(inner, end);
-  }
-
-  /** A packet of several pieces, the first at `first` in the batch: TCP that the device did not cut, or nothing for us. */
-  #receivePieces(first: number, flags: Uint8Array): void {
-    const { view, counters, queue, macHi: ourHi, macLo: ourLo } = this.#link;
-    let count = 1;
-    let total = this.#lengths[first]!;
-    for (; (flags[first + count - 1]! & FRAME_FLAG.more) !== 0; count++) {
-      total += this.#lengths[first + count]!;
-    }
-    this.#next = first + count;
-    counters.rxFrames++;
-    const frame = this.#frames[first]!;
-    const isOurs =
-      ethernet.check(view, frame, frame + this.#lengths[first]!) >= 0 &&
-      ethernet.dstHi(view, frame) === ourHi &&
-      ethernet.dstLo(view, frame) === ourLo &&
-      (flags[first]! & FRAME_FLAG.checksum) !== 0;
-    const at = frame + ethernet.HEADER_LEN;
-    if (isOurs && ethernet.type(view, frame) === ethernet.TYPE_IPV4) {
-      const length = this.#ip.receive(at, frame + total, true);
-      const payloadAt = at + (length < 0 ? 0 : wire.headerLength(view, at));
-      const isWhole = length === frame + total - payloadAt;
-      if (length >= 0 && isWhole && wire.protocol(view, at) === wire.PROTOCOL_TCP) {
-        if (!this.#ownsAddress) this.#ip.learn(frame, wire.src(view, at));
-        const firstLength = frame + this.#lengths[first]! - payloadAt;
-        this.tcp.setIpv4Flow(wire.src(view, at), wire.dst(view, at));
-        this.tcp.receivePieces(this.#frames, this.#lengths, first, count, payloadAt, firstLength);
-        return;
-      }
-      if (length >= 0) counters.noProtocol++;
-    } else counters.notForUs++;
-    for (let i = first; i < first + count; i++) queue.free(this.#frames[i]!);
-  }
-
-  #receive(frame: number, end: number): void {
-    const { view, counters, macHi: ourHi, macLo: ourLo } = this.#link;
-    if (ethernet.check(view, frame, end) < 0 || ethernet.isGroup(ethernet.srcHi(view, frame))) {
-      counters.badEthernet++;
-      return;
-    }
-    const hi = ethernet.dstHi(view, frame);
-    const lo = ethernet.dstLo(view, frame);
-    const isUnicast = lo === ourLo && hi === ourHi;
-    if (!isUnicast && !(lo === -1 && hi === 0xffff) && !ethernet.isIpv4Group(hi, lo)) {
-      counters.notForUs++;
-      return;
-    }
-    const type = ethernet.type(view, frame);
-    const at = frame + ethernet.HEADER_LEN;
-    if (type === ethernet.TYPE_IPV4) this.#receiveIpv4(frame, at, end, isUnicast);
-    else if (type === ethernet.TYPE_ARP) this.#arp.receive(frame, at, end);
-    else if (type === ethernet.TYPE_VLAN) counters.otherVlan++;
-    else counters.otherProtocol++;
-  }
-
-  #receiveIpv4(frame: number, at: number, end: number, isLinkUnicast: boolean): void {
-    const { view } = this.#link;
-    const length = this.#ip.receive(at, end, isLinkUnicast);
-    if (length < 0) return;
-    if (!this.#ownsAddress && !this.#link.isLoop) this.#ip.learn(frame, wire.src(view, at));
-    const { payloadAt } = this.#ip;
-    if (wire.isFragment(view, at)) this.#receiveFragment(frame, at, payloadAt, length);
-    else if (wire.protocol(view, at) === wire.PROTOCOL_UDP) {
-      this.udp.receive(frame, payloadAt, length);
-    } else this.#deliver(frame, at, payloadAt, length);
-  }
-
-  /** The payload of a whole datagram, whose IPv4 header stands at `at`, to its protocol. */
-  #deliver(frame: number, at: number, payloadAt: number, length: number): void {
-    const { view, counters } = this.#link;
-    const protocol = wire.protocol(view, at);
-    if (protocol === wire.PROTOCOL_UDP) this.udp.receive(frame, payloadAt, length);
-    else if (protocol === wire.PROTOCOL_TCP) this.#receiveTcp(frame, at, payloadAt, length);
-    else if (protocol === wire.PROTOCOL_ICMP) this.#icmp.receive(frame, payloadAt, length);
-    else if (!this.#ownsAddress) counters.notForUs++;
-    else if (protocol === wire.PROTOCOL_IGMP) this.groups.receive(at, payloadAt, length);
-    else {
-      counters.noProtocol++;
-      this.#icmp.unreachable(frame, PROTOCOL_UNREACHABLE);
-    }
-  }
-
-  #receiveFragment(frame: number, at: number, payloadAt: number, length: number): void {
-    const { view, counters } = this.#link;
-    const reassembly = this.#reassembly;
-    const [src, dst] = [wire.src(view, at), wire.dst(view, at)];
-    const protocol = wire.protocol(view, at);
-    const { key } = reassembly;
-    key.fill(0);
-    key[KEY.source + 2] = MAPPED;
-    key[KEY.source + 3] = src;
-    key[KEY.destination + 2] = MAPPED;
-    key[KEY.destination + 3] = dst;
-    key[KEY.id] = wire.id(view, at);
-    key[KEY.protocol] = protocol;
-    const offset = wire.fragmentOffset(view, at);
-    const more = wire.moreFragments(view, at);
-    const outcome = reassembly.add(frame, payloadAt, offset, length, more);
-    if (outcome === FRAGMENT.frame) {
-      const first = reassembly.frame;
-      const ipAt = first + ethernet.HEADER_LEN;
-      wire.makeWhole(view, ipAt, reassembly.length);
-      this.#deliver(first, ipAt, reassembly.payloadAt, reassembly.length);
-    } else if (outcome === FRAGMENT.gathered) {
-      const { gathered, length: total } = reassembly;
-      if (protocol === wire.PROTOCOL_UDP) this.udp.receiveLarge(gathered, total, src, dst);
-      else counters.tooLarge++;
-    }
-  }
-
-  /** TCP speaks with one host at a time: a segment to a broadcast address is none (RFC 9293, section 3.9.2.3). */
-  #receiveTcp(frame: number, at: number, payloadAt: number, length: number): void {
-    const { view, counters } = this.#link;
-    if (!this.#ip.isUnicast) counters.notForUs++;
-    else this.tcp.receiveIpv4(frame, payloadAt, length, wire.src(view, at), wire.dst(view, at));
   }
 }
 

@@ -14,11 +14,18 @@ export const RX_OUTCOMES = [
   'rxIcmpError',
   /** A TCP segment for a connection or a listener, whatever that did with it (TCP_EVENTS). */
   'rxTcp',
+  /** Neighbour discovery and MLD for us. */
+  'rxNd',
+  'rxMld',
   /** Shorter than its header, an IEEE 802.3 frame, or sent by a group address. */
   'badEthernet',
   'badArp',
   /** Somebody else sends ARP with our address as its own. */
   'arpConflict',
+  /** Neighbour discovery that breaks its rules (RFC 4861, sections 6.1 and 7.1; RFC 6980). */
+  'badNd',
+  /** Somebody else has an address of ours, or tries to get it. */
+  'ndConflict',
   'badIp',
   /** From an address that cannot be a sender: our own, a group, loopback, network zero. */
   'badSource',
@@ -30,6 +37,8 @@ export const RX_OUTCOMES = [
   /** A frame of another VLAN, or without the tag that it should have, or with one that it should not. */
   'otherVlan',
   'badTcp',
+  /** An extension header or option that a packet may not have, or that says: drop it. */
+  'badExtension',
   /** Wrong checksum in the IPv4, UDP, TCP or ICMP header. */
   'badChecksum',
   'notForUs',
@@ -41,9 +50,9 @@ export const RX_OUTCOMES = [
   'tooLarge',
   /** Options that lie about their length, or ask for a way of their own (RFC 7126). */
   'badOptions',
-  /** Neither IPv4 nor ARP. */
+  /** Neither IPv4 nor ARP, nor IPv6 where it is on. */
   'otherProtocol',
-  /** IPv4, but no protocol of ours. */
+  /** IPv4 or IPv6, but no protocol of ours. */
   'noProtocol',
   /** UDP to a port that nobody has bound. */
   'noSocket',
@@ -124,7 +133,7 @@ export const TX_EVENTS = [
   'loopFull',
   /** Dropped: the address is shared with the kernel, and nobody has told us the neighbour. */
   'noNeighbour',
-  /** The pool had no frame for an ARP request. */
+  /** The pool had no frame for a message of the stack's own, such as an ARP request. */
   'noFrame',
   /** Frames that waited for a neighbour; of these, dropped for lack of room, and for lack of an answer. */
   'arpPending',
@@ -133,6 +142,18 @@ export const TX_EVENTS = [
   'arpRequests',
   'arpReplies',
   'igmpReports',
+  /** The same for IPv6. */
+  'ndPending',
+  'ndPendingFull',
+  'ndFailed',
+  'ndSolicits',
+  'ndAdverts',
+  /** Solicitations put off because there were too many. */
+  'ndLimited',
+  'routerSolicits',
+  'mldReports',
+  /** Addresses that somebody else had first. */
+  'addressDuplicate',
   'icmpErrors',
   /** ICMP errors not sent because there were too many. */
   'icmpLimited',

@@ -64,6 +64,38 @@ export const NET_LIMITS = {
   pathMtuV4Min: 552,
   pathMtuV6Min: 1280,
 
+  /** IPv6: addresses of one interface, and multicast groups, of which each address needs one. */
+  addresses6Max: 16,
+  groups6Max: 48,
+  /** The IPv6 neighbour cache: a power of two sets of `ndWays` entries. */
+  ndSets: 64,
+  ndWays: 4,
+  /** Frames that wait for one IPv6 neighbour, and for any. */
+  ndPendingPerNeighbour: 4,
+  ndPendingMax: 64,
+  /** RFC 4861, section 10: times and tries, and what a router may make of them. */
+  ndReachableMs: 30_000,
+  ndReachableMsMax: 3_600_000,
+  ndRetransMs: 1_000,
+  ndRetransMsMax: 60_000,
+  ndDelayFirstProbeMs: 5_000,
+  ndTriesMax: 3,
+  /** Neighbour solicitations that we send: sustained rate and burst (RFC 6583, section 6.2). */
+  ndSolicitsPerSecond: 100,
+  ndSolicitBurst: 50,
+  /** Routers and on-link prefixes that are remembered: a flood of advertisements fills no more. */
+  routersMax: 4,
+  prefixesMax: 8,
+  routerSolicitsMax: 3,
+  routerSolicitIntervalMs: 4_000,
+  /** Addresses tried after duplicates (RFC 7217, section 7). */
+  iidTriesMax: 3,
+  /** A router may not make what we send die on its way (RFC 4861 knows no least value). */
+  hopLimitMin: 32,
+  /** Reports of a changed group, and the time within which each is sent (RFC 3810, section 9). */
+  mldRobustness: 2,
+  mldReportMs: 1_000,
+
   /** ICMP errors: sustained rate and burst (RFC 1812, section 4.3.2.8). */
   icmpErrorsPerSecond: 100,
   icmpErrorBurst: 50,

@@ -16,6 +16,7 @@ export const TYPE_ARP = 0x0806;
 export const TYPE_VLAN = 0x8100;
 export const VLAN_TAG_LEN = 4;
 const VLAN_ID_MASK = 0xfff;
+export const TYPE_IPV6 = 0x86dd;
 export const TYPE_MIN = 0x0600;
 
 /** Payload length when a whole Ethernet II header stands between `at` and `end`; otherwise -1. */

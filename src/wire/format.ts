@@ -2,8 +2,12 @@
 import { formatIpv4 } from '../base/address.ts';
 import * as arp from './arp.ts';
 import * as ethernet from './ethernet.ts';
+import { HeaderWalk, WALK } from './extensions.ts';
 import * as icmp from './icmp.ts';
+import * as icmpv6 from './icmpv6.ts';
 import * as ipv4 from './ipv4.ts';
+import * as ipv6 from './ipv6.ts';
+import * as ndp from './ndp.ts';
 import * as tcp from './tcp.ts';
 import * as udp from './udp.ts';
 
@@ -19,6 +23,8 @@ export function formatFrame(frame: DataView, at: number, length: number): string
         : arp.format(frame, inner);
     case ethernet.TYPE_IPV4:
       return formatDatagram(frame, inner, end);
+    case ethernet.TYPE_IPV6:
+      return formatPacket(frame, inner, end);
     default:
       return `${ethernet.format(frame, at)}, ${length} bytes`;
   }
@@ -41,4 +47,32 @@ function formatDatagram(frame: DataView, at: number, end: number): string {
     return `${path} ${icmp.format(frame, inner)}`;
   }
   return ipv4.format(frame, at);
+}
+
+const walk = new HeaderWalk();
+
+function formatPacket(frame: DataView, at: number, end: number): string {
+  const length = ipv6.check(frame, at, end);
+  if (length < 0) return 'bad IPv6 header';
+  const first = at + ipv6.HEADER_LEN;
+  const last = first + length;
+  const outcome = walk.run(frame, first, last, ipv6.nextHeader(frame, at), at + 6, true);
+  if (outcome !== WALK.payload) {
+    return `${ipv6.format(frame, at)}${outcome === WALK.fragment ? ' fragment' : ' bad extension header'}`;
+  }
+  const inner = walk.payloadAt;
+  const path = ipv6.formatPath(frame, at);
+  if (walk.protocol === ipv4.PROTOCOL_UDP && udp.check(frame, inner, last) >= 0) {
+    return `${path} ${udp.format(frame, inner)}`;
+  }
+  if (walk.protocol === ipv4.PROTOCOL_TCP && tcp.check(frame, inner, last) >= 0) {
+    return `${path} ${tcp.format(frame, inner, last - inner)}`;
+  }
+  if (walk.protocol === ipv6.PROTOCOL_ICMPV6 && icmpv6.check(frame, inner, last, at) >= 0) {
+    const type = icmpv6.type(frame, inner);
+    if (!ndp.isNdp(type)) return `${path} ${icmpv6.format(frame, inner)}`;
+    const isWhole = ndp.check(frame, inner, last, type);
+    return `${path} ${isWhole ? ndp.format(frame, inner, last, type) : 'bad ND'}`;
+  }
+  return ipv6.format(frame, at);
 }

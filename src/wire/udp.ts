@@ -1,6 +1,7 @@
 /** UDP (RFC 768). Every function takes the frame's view and the byte offset of the header in it. */
 import * as checksum from './checksum.ts';
 import { PROTOCOL_UDP } from './ipv4.ts';
+import { pseudoHeader } from './ipv6.ts';
 
 const SRC_PORT = 0;
 const DST_PORT = 2;
@@ -27,6 +28,19 @@ export function checksumIsValid(
   const length = HEADER_LEN + payloadLength;
   const total = checksum.sum(frame, at, length);
   return checksum.isValid(checksum.pseudoHeader(src, dst, PROTOCOL_UDP, length) + total);
+}
+
+/** The same between the addresses of the IPv6 header at `ipAt`, where there has to be one (RFC 8200, section 8.1). */
+export function checksumIsValid6(
+  frame: DataView,
+  at: number,
+  payloadLength: number,
+  ipAt: number,
+): boolean {
+  if (frame.getUint16(at + CHECKSUM) === 0) return false;
+  const length = HEADER_LEN + payloadLength;
+  const total = checksum.sum(frame, at, length);
+  return checksum.isValid(pseudoHeader(frame, ipAt, PROTOCOL_UDP, length) + total);
 }
 
 export const srcPort = (frame: DataView, at: number): number => frame.getUint16(at + SRC_PORT);
@@ -59,6 +73,26 @@ export function emit(
   const pseudo = checksum.pseudoHeader(src, dst, PROTOCOL_UDP, total);
   // A checksum that comes out as zero is sent as ones: zero says that there is none.
   frame.setUint16(at + CHECKSUM, checksum.finish(pseudo + header + body) || 0xffff);
+}
+
+/** The same between the addresses of the IPv6 header at `ipAt`, which stand already. */
+export function emit6(
+  frame: DataView,
+  at: number,
+  source: number,
+  destination: number,
+  payloadLength: number,
+  ipAt: number,
+): void {
+  const total = HEADER_LEN + payloadLength;
+  setPorts(frame, at, source, destination);
+  frame.setUint16(at + LENGTH, total);
+  frame.setUint16(at + CHECKSUM, 0);
+  const pseudo = pseudoHeader(frame, ipAt, PROTOCOL_UDP, total);
+  frame.setUint16(
+    at + CHECKSUM,
+    checksum.finish(pseudo + checksum.sum(frame, at, total)) || 0xffff,
+  );
 }
 
 /** `UDP 1024 > 7 len 22`, the payload's length. */

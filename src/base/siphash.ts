@@ -66,7 +66,9 @@ function absorb(lo: number, hi: number): void {
 export function siphash(key: Uint8Array, message: Uint8Array, out: Int32Array): void {
   const keyView = new DataView(key.buffer, key.byteOffset, SIPHASH_KEY_LEN);
   const k = [4, 0, 12, 8].map((at) => keyView.getInt32(at, true));
-  const start = [0x736f6d65, 0x70736575, 0x646f7261, 0x6e646f6d, 0x6c796765, 0x6e657261, 0x74656462];
+  const start = [
+    0x736f6d65, 0x70736575, 0x646f7261, 0x6e646f6d, 0x6c796765, 0x6e657261, 0x74656462,
+  ];
   [...start, 0x79746573].forEach((word, i) => {
     v[i] = word ^ k[i & 3]!;
   });

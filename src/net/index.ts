@@ -8,6 +8,8 @@ export { Resolver, type ResolverOptions } from './dns/resolver.ts';
 export { ICMP_ERROR, type IcmpError, type IcmpErrorHandler } from './icmp-errors.ts';
 export { type KernelNetwork, NetInterface, type NetOptions } from './interface.ts';
 export type { GroupOptions } from './ipv4.ts';
+export type { Ipv6AddressInfo, Ipv6Options, Ipv6Stack } from './ipv6/stack.ts';
+export { UDP6_PAYLOAD_OFFSET, type Udp6Handler, type Udp6Layer } from './ipv6/udp.ts';
 export { NET_LIMITS } from './limits.ts';
 export { type NeighbourShare, shareNeighbours } from './neighbours.ts';
 export {

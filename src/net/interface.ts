@@ -19,6 +19,8 @@ import { IcmpLayer } from './icmp.ts';
 import { IcmpErrors } from './icmp-errors.ts';
 import { Ipv4Output } from './ip-output.ts';
 import { Ipv4Layer } from './ipv4.ts';
+import { type Ipv6Options, Ipv6Stack } from './ipv6/stack.ts';
+import type { Udp6Layer } from './ipv6/udp.ts';
 import { NET_LIMITS } from './limits.ts';
 import { Link, NO_VLAN } from './link.ts';
 import { Groups } from './multicast.ts';
@@ -55,6 +57,8 @@ export interface NetOptions {
   readonly guard?: GuardOptions;
   /** Four random words that nobody can guess; without them there is no TCP. */
   readonly secret?: Int32Array | null;
+  /** IPv6, with a link-local address at least. Default: none. */
+  readonly ipv6?: Ipv6Options;
 }
 
 /** What the kernel knows of the network whose address it shares with us. */
@@ -103,6 +107,7 @@ export class NetInterface {
   readonly #mtuMax: number;
   #mirrored: ReadonlySet<Ipv4> = new Set();
   readonly #receiver: Receiver;
+  readonly #ipv6: Ipv6Stack | null;
 
   /** ARK_BAD_ARGUMENT when an option is out of range. The queue stays the caller's to close. */
   constructor(options: NetOptions) {
@@ -127,14 +132,18 @@ export class NetInterface {
     this.#ip = new Ipv4Layer(link, this.#arp, parts, firstId);
     this.#icmp = new IcmpLayer(link, this.#ip, this.icmpErrors, this.#ownsAddress);
     this.udp = new UdpLayer(link, this.#ip, this.#icmp);
-    this.icmpErrors.handle(wire.PROTOCOL_UDP, (error) => this.udp.onIcmpError(error));
+    this.icmpErrors.handle(wire.PROTOCOL_UDP, (error) =>
+      error.isIpv6 ? this.udp6.failed(error) : this.udp.onIcmpError(error),
+    );
     this.guard = new AddressGuard(link, options.guard ?? null, random, () => this.#ip.address);
     this.#arp.guard = this.guard;
     if (options.guard !== undefined && this.#ownsAddress && address !== 0) this.guard.announce();
     this.#reassembly = new Reassembly(link, queue.memory.frameCount);
     this.#reassembly.onExpired = (frame, _at, isIpv6) => {
-      if (!isIpv6) this.#icmp.error(frame, TIME_EXCEEDED, REASSEMBLY_TIME);
+      if (isIpv6) this.#ipv6?.expired(frame);
+      else this.#icmp.error(frame, TIME_EXCEEDED, REASSEMBLY_TIME);
     };
+    this.#ipv6 = this.#openIpv6(options, random);
     const out = new Ipv4Output(this.#ip);
     this.tcp = new TcpLayer(link, out, options.secret ?? null, this.#ownsAddress);
     this.icmpErrors.handle(wire.PROTOCOL_TCP, this.tcp.onIcmpError);
@@ -148,9 +157,36 @@ export class NetInterface {
         tcp: this.tcp,
         groups: this.groups,
         reassembly: this.#reassembly,
+        ipv6: this.#ipv6,
       },
       this.#ownsAddress,
     );
+  }
+
+  #openIpv6(options: NetOptions, random: () => number): Ipv6Stack | null {
+    const { ipv6, neighbours = null } = options;
+    if (ipv6 === undefined) return null;
+    if (neighbours !== null) {
+      throw new ArrakisError('ARK_UNSUPPORTED', 'one thread has IPv6', {
+        hint: 'the threads of one address share what they hear of IPv4 neighbours only',
+      });
+    }
+    const { paths, icmpErrors: errors } = this;
+    const shared = { paths, errors, reassembly: this.#reassembly, random };
+    return new Ipv6Stack(this.#link, shared, ipv6, this.#ownsAddress);
+  }
+
+  /** IPv6 of this interface. ARK_UNSUPPORTED when it was not asked for. */
+  get ipv6(): Ipv6Stack {
+    if (this.#ipv6 !== null) return this.#ipv6;
+    throw new ArrakisError('ARK_UNSUPPORTED', 'the interface has no IPv6', {
+      hint: 'give it the option ipv6',
+    });
+  }
+
+  /** UDP over IPv6. ARK_UNSUPPORTED as `ipv6`. */
+  get udp6(): Udp6Layer {
+    return this.ipv6.udp;
   }
 
   /**
@@ -230,6 +266,7 @@ export class NetInterface {
     const { guard, groups } = this;
     let own = Math.min(this.#arp.nextDueMs, this.#reassembly.nextDueMs);
     for (const timer of this.#timers) own = Math.min(own, timer.nextDueMs);
+    if (this.#ipv6 !== null) own = Math.min(own, this.#ipv6.nextDueMs);
     return Math.min(own, guard.nextDueMs, groups.nextDueMs, this.tcp.nextDueMs);
   }
 
@@ -309,6 +346,7 @@ export class NetInterface {
     this.#receiver.clear();
     this.#arp.clear();
     this.#reassembly.clear();
+    this.#ipv6?.clear();
     this.#link.clear();
   }
 }

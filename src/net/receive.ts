@@ -12,6 +12,8 @@ import * as wire from '../wire/ipv4.ts';
 import type { ArpCache } from './arp.ts';
 import type { IcmpLayer } from './icmp.ts';
 import type { Ipv4Layer } from './ipv4.ts';
+import type { Ipv6Stack } from './ipv6/stack.ts';
+import { GROUP_MAC_HI } from './ipv6/words.ts';
 import { NET_LIMITS } from './limits.ts';
 import type { Link } from './link.ts';
 import type { Groups } from './multicast.ts';
@@ -29,6 +31,8 @@ export interface Layers {
   readonly tcp: TcpLayer;
   readonly groups: Groups;
   readonly reassembly: Reassembly;
+  /** Null: there is no IPv6. */
+  readonly ipv6: Ipv6Stack | null;
 }
 
 export class Receiver {
@@ -194,12 +198,18 @@ export class Receiver {
     const hi = ethernet.dstHi(view, frame);
     const lo = ethernet.dstLo(view, frame);
     const isUnicast = lo === ourLo && hi === ourHi;
+    const type = ethernet.type(view, frame);
+    const at = frame + ethernet.HEADER_LEN;
+    const { ipv6 } = this.#layers;
+    if (type === ethernet.TYPE_IPV6 && ipv6 !== null) {
+      if (isUnicast || hi === GROUP_MAC_HI) ipv6.receive(frame, at, end, isUnicast);
+      else counters.notForUs++;
+      return;
+    }
     if (!isUnicast && !(lo === -1 && hi === 0xffff) && !ethernet.isIpv4Group(hi, lo)) {
       counters.notForUs++;
       return;
     }
-    const type = ethernet.type(view, frame);
-    const at = frame + ethernet.HEADER_LEN;
     if (type === ethernet.TYPE_IPV4) this.#receiveIpv4(frame, at, end, isUnicast);
     else if (type === ethernet.TYPE_ARP) this.#layers.arp.receive(frame, at, end);
     else if (type === ethernet.TYPE_VLAN) counters.otherVlan++;

@@ -58,6 +58,12 @@ export class HeaderWalk {
   /** The problem is told to the sender of a multicast packet, too. */
   tellsGroup = false;
   #options = 0;
+  /** Look at lengths only, to find what is behind all headers. */
+  readonly #isLenient: boolean;
+
+  constructor(isLenient = false) {
+    this.#isLenient = isLenient;
+  }
 
   /**
    * From the header `first` at `at` on, `nextAt` being where the byte stands that says `first`. `isPacket`: it follows the
@@ -94,7 +100,9 @@ export class HeaderWalk {
       if (end - here < 8) return WALK.malformed;
       const next = here + 8 * (frame.getUint8(here + 1) + 1);
       if (next > end) return WALK.malformed;
-      if (header === ROUTING) {
+      if (this.#isLenient) {
+        // Whatever it asks for.
+      } else if (header === ROUTING) {
         if (frame.getUint8(here + SEGMENTS_LEFT) !== 0) {
           return this.#problem(PROBLEM.field, here + ROUTING_TYPE, false);
         }

@@ -29,7 +29,7 @@ export class ControlOutput {
 
   /** A frame to build in, or NO_FRAME, which is counted. */
   alloc(): number {
-    const frame = this.#link.queue.alloc();
+    const frame = this.#link.alloc();
     if (frame === NO_FRAME) this.#link.counters.noFrame++;
     return frame;
   }

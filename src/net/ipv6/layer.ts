@@ -1,0 +1,277 @@
+/**
+ * IPv6 in and out (RFC 8200). Addresses are four words; a flow is eight, ours and then the other.
+ *
+ * - What is received is for one of our addresses, or a group that we are in; from one host, or, for ICMPv6, from none.
+ * - Extension headers are walked (wire/extensions.ts) and never sent back. Pieces of packets are put together
+ *   (reassembly.ts), except neighbour discovery, which may not come in pieces (RFC 6980).
+ * - What we send has no extension headers but the router alert of MLD, and is never longer than its path carries.
+ */
+import * as ethernet from '../../wire/ethernet.ts';
+import * as extensions from '../../wire/extensions.ts';
+import { HeaderWalk, WALK } from '../../wire/extensions.ts';
+import * as wire from '../../wire/ipv6.ts';
+import { NET_LIMITS } from '../limits.ts';
+import type { Link } from '../link.ts';
+import type { PathMtu } from '../path-mtu.ts';
+import { FRAGMENT, KEY, KEY_IPV6, type Reassembly } from '../reassembly.ts';
+import type { AddressTable } from './addresses.ts';
+import type { Groups6 } from './groups.ts';
+import type { Neighbours6 } from './neighbours.ts';
+import type { Routes6 } from './routes.ts';
+import { copy, GROUP_MAC_HI, isGroup, isHost, isUnspecified } from './words.ts';
+
+const HEADERS = ethernet.HEADER_LEN + wire.HEADER_LEN;
+const REMOTE = 4;
+
+export interface Ipv6Parts {
+  readonly addresses: AddressTable;
+  readonly groups: Groups6;
+  readonly neighbours: Neighbours6;
+  readonly routes: Routes6;
+  readonly paths: PathMtu;
+  readonly reassembly: Reassembly;
+}
+
+export class Ipv6Layer {
+  /** Of the packet that `receive` accepted last: its destination, then its source. */
+  readonly flow = new Int32Array(8);
+  /** Where its payload is: in `frame`, from `payloadAt` to `payloadEnd`. */
+  frame = 0;
+  protocol = 0;
+  payloadAt = 0;
+  payloadEnd = 0;
+  /** True when its destination is one of our addresses, false for a group. */
+  isUnicast = false;
+  /** It came with a fragment header. */
+  wasFragmented = false;
+  /** Its extension headers; of a WALK.problem, what to tell the sender. */
+  readonly walk = new HeaderWalk();
+  /** What a router may change. */
+  hopLimit: number = NET_LIMITS.ttl;
+  mtu: number;
+  readonly #link: Link;
+  readonly #parts: Ipv6Parts;
+  readonly #reply = new Int32Array(8);
+
+  constructor(link: Link, parts: Ipv6Parts) {
+    this.#link = link;
+    this.#parts = parts;
+    this.mtu = link.mtu;
+  }
+
+  /**
+   * Take in the packet at `at`: WALK.payload when it is whole and for us; WALK.problem when its sender is to be told so;
+   * otherwise it was kept, or dropped and counted.
+   */
+  receive(frame: number, at: number, end: number, isLinkUnicast: boolean): number {
+    const { view, counters } = this.#link;
+    const length = wire.check(view, at, end);
+    if (length < 0) {
+      counters.badIp++;
+      return WALK.malformed;
+    }
+    if (!this.#isForUs(at, isLinkUnicast)) return WALK.discard;
+    this.frame = frame;
+    this.payloadEnd = at + wire.HEADER_LEN + length;
+    const first = at + wire.HEADER_LEN;
+    const next = wire.nextHeader(view, at);
+    return this.#pass(this.walk.run(view, first, this.payloadEnd, next, at + 6, true));
+  }
+
+  /** Check the addresses of the packet at `at`, and leave them in `flow`. */
+  #isForUs(at: number, isLinkUnicast: boolean): boolean {
+    const { view, counters } = this.#link;
+    const { flow } = this;
+    const { addresses, groups } = this.#parts;
+    wire.readDst(view, at, flow, 0);
+    wire.readSrc(view, at, flow, REMOTE);
+    this.isUnicast = !isGroup(flow, 0);
+    // A frame to many carries nothing for one (as in IPv4: RFC 1122, section 3.3.6); the other way round is RFC 6085.
+    const isOurs = this.isUnicast ? isLinkUnicast && addresses.has(flow, 0) : groups.has(flow, 0);
+    if (!isOurs) {
+      counters.notForUs++;
+      return false;
+    }
+    const isFromNobody = isUnspecified(flow, REMOTE);
+    const isSource = isFromNobody || (isHost(flow, REMOTE) && !addresses.has(flow, REMOTE));
+    if (!isSource) counters.badSource++;
+    return isSource;
+  }
+
+  /** What a walk over the headers came to, and what that is for us. */
+  #pass(outcome: number): number {
+    const { counters } = this.#link;
+    const { walk } = this;
+    if (outcome === WALK.fragment) return this.#collect();
+    if (outcome < 0) counters.badExtension++;
+    if (outcome !== WALK.payload) return outcome;
+    this.protocol = walk.protocol;
+    this.payloadAt = walk.payloadAt;
+    this.wasFragmented = walk.hasFragment;
+    // Only neighbour discovery and MLD speak before they have an address.
+    if (isUnspecified(this.flow, REMOTE) && walk.protocol !== wire.PROTOCOL_ICMPV6) {
+      counters.badSource++;
+      return WALK.discard;
+    }
+    return outcome;
+  }
+
+  /** A piece of a packet (RFC 8200, section 4.5). The last one that was missing goes on as the whole. */
+  #collect(): number {
+    const { view, counters } = this.#link;
+    const { walk, flow } = this;
+    const { reassembly } = this.#parts;
+    const at = walk.fragmentAt;
+    const offset = extensions.fragmentOffset(view, at);
+    const more = extensions.moreFragments(view, at);
+    if (isUnspecified(flow, REMOTE) || !this.#isWholeChain(offset)) {
+      counters.badFragment++;
+      return WALK.discard;
+    }
+    const { key } = reassembly;
+    copy(flow, REMOTE, key, KEY.source);
+    copy(flow, 0, key, KEY.destination);
+    key[KEY.id] = extensions.fragmentId(view, at);
+    // The protocol of later pieces is not to be believed: all pieces of a packet are one by addresses and identification.
+    key[KEY.protocol] = KEY_IPV6;
+    const length = this.payloadEnd - walk.payloadAt;
+    const outcome = reassembly.add(this.frame, walk.payloadAt, offset, length, more);
+    if (outcome === FRAGMENT.kept) return WALK.discard;
+    if (outcome === FRAGMENT.gathered) {
+      counters.tooLarge++;
+      return WALK.discard;
+    }
+    return this.#goOn();
+  }
+
+  /** The first piece has all headers up to that of the transport (RFC 7112): so that all of them can be judged. */
+  #isWholeChain(offset: number): boolean {
+    if (offset !== 0) return true;
+    const { walk } = this;
+    const { payloadAt, protocol, nextAt, fragmentAt } = walk;
+    const { view } = this.#link;
+    const outcome = walk.run(view, payloadAt, this.payloadEnd, protocol, nextAt, false);
+    const isWhole = outcome === WALK.payload && this.payloadEnd - walk.payloadAt >= 8;
+    walk.payloadAt = payloadAt;
+    walk.protocol = protocol;
+    walk.nextAt = nextAt;
+    walk.fragmentAt = fragmentAt;
+    return isWhole;
+  }
+
+  /** The packet is whole in the frame of its first piece: walk on behind the fragment header. */
+  #goOn(): number {
+    const { reassembly } = this.#parts;
+    const { view } = this.#link;
+    const at = reassembly.payloadAt;
+    const fragmentAt = at - extensions.FRAGMENT_LEN;
+    this.frame = reassembly.frame;
+    this.payloadEnd = at + reassembly.length;
+    const first = view.getUint8(fragmentAt);
+    const outcome = this.walk.run(view, at, this.payloadEnd, first, fragmentAt, false);
+    const passed = this.#pass(outcome === WALK.fragment ? WALK.malformed : outcome);
+    this.wasFragmented = true;
+    return passed;
+  }
+
+  /**
+   * Rewrite the Ethernet and IPv6 headers of a received frame whose payload stands at `payloadAt` to send `length` bytes of
+   * it back to its sender. Extension headers are cut out. Returns the frame's handle from now on, and takes it; -1, and the
+   * frame is not taken, when there is no address to send from.
+   */
+  turnAround(frame: number, payloadAt: number, length: number, protocol: number): number {
+    const link = this.#link;
+    const { addresses } = this.#parts;
+    const flow = this.#reply;
+    const ip = frame + ethernet.HEADER_LEN;
+    wire.readDst(link.view, ip, flow, 0);
+    wire.readSrc(link.view, ip, flow, REMOTE);
+    if (!addresses.has(flow, 0)) {
+      const source = addresses.sourceFor(flow, REMOTE);
+      if (source < 0) return -1;
+      copy(addresses.words, source * 4, flow, 0);
+    }
+    const hi = ethernet.srcHi(link.view, frame);
+    const lo = ethernet.srcLo(link.view, frame);
+    const at = payloadAt - wire.HEADER_LEN;
+    const moved = at - ethernet.HEADER_LEN;
+    link.take(frame);
+    this.#emitEthernet(moved, hi, lo);
+    wire.emit(link.view, at, length, protocol, this.hopLimit, flow, 0);
+    return moved;
+  }
+
+  /**
+   * Fill in where a flow is sent from, when its first four words are 0. False when there is no way, or what is there is not
+   * one of our addresses.
+   */
+  route(words: Int32Array, flow: number): boolean {
+    const { addresses, routes } = this.#parts;
+    const to = flow + REMOTE;
+    if (!isGroup(words, to)) {
+      if (!isHost(words, to) || addresses.has(words, to) || !routes.nextHop(words, to))
+        return false;
+    }
+    if (!isUnspecified(words, flow)) return addresses.has(words, flow);
+    const source = addresses.sourceFor(words, to);
+    if (source < 0) return false;
+    copy(addresses.words, source * 4, words, flow);
+    return true;
+  }
+
+  /** Longest packet, header included, that reaches the address at `i` of `w` as far as is known. */
+  mtuTo(w: Int32Array, i: number): number {
+    const { paths } = this.#parts;
+    const path = paths.get(w[i]!, w[i + 1]!, w[i + 2]!, w[i + 3]!, this.#link.nowMs);
+    return Math.min(path, this.mtu);
+  }
+
+  /**
+   * Write the headers of `length` payload bytes that stand behind the room for them in `frame`, from a flow that `route`
+   * has said yes to. What covers the addresses in the payload can be written then. False when it is too long.
+   */
+  prepare(
+    frame: number,
+    length: number,
+    protocol: number,
+    words: Int32Array,
+    flow: number,
+  ): boolean {
+    const link = this.#link;
+    const isLong = length + wire.HEADER_LEN > this.mtuTo(words, flow + REMOTE);
+    if (isLong || !link.fits(frame, HEADERS + length)) return false;
+    const isToGroup = isGroup(words, flow + REMOTE);
+    this.#emitEthernet(frame, isToGroup ? GROUP_MAC_HI : 0, words[flow + 7]!);
+    // A group beyond the link is for who says so (RFC 3493, section 5.2: the default is 1).
+    const hops = isToGroup ? 1 : this.hopLimit;
+    wire.emit(link.view, frame + ethernet.HEADER_LEN, length, protocol, hops, words, flow);
+    return true;
+  }
+
+  /** Send what `prepare` made and the caller finished. Takes the frame. False when it was dropped. */
+  dispatch(frame: number, length: number, words: Int32Array, flow: number): boolean {
+    const { routes, neighbours } = this.#parts;
+    const total = HEADERS + length;
+    if (isGroup(words, flow + REMOTE)) return this.#link.transmit(frame, total);
+    if (!routes.nextHop(words, flow + REMOTE)) {
+      this.#link.counters.noRoute++;
+      this.#link.free(frame);
+      return false;
+    }
+    return neighbours.deliver(routes.hop, 0, frame, total);
+  }
+
+  /** The address is shared with the kernel: remember where this packet's sender, or the way to it, is. */
+  learn(frame: number): void {
+    const { view } = this.#link;
+    const { routes, neighbours } = this.#parts;
+    if (isUnspecified(this.flow, REMOTE) || !routes.nextHop(this.flow, REMOTE)) return;
+    const hi = ethernet.srcHi(view, frame);
+    neighbours.learnFromTraffic(routes.hop, 0, hi, ethernet.srcLo(view, frame));
+  }
+
+  #emitEthernet(frame: number, hi: number, lo: number): void {
+    this.#link.emitEthernet(frame, hi, lo);
+    ethernet.setType(this.#link.view, frame, ethernet.TYPE_IPV6);
+  }
+}

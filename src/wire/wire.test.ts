@@ -179,8 +179,8 @@ describe('format', () => {
       '10.0.0.1 > 10.0.0.2 ttl 64 id 7 len 40 proto 6',
     );
     assert.equal(
-      format(hex('ffffffffffff 0200000000aa 86dd 60')).slice(0, 43),
-      '02:00:00:00:00:aa > ff:ff:ff:ff:ff:ff 0x86d',
+      format(hex('ffffffffffff 0200000000aa 88cc 60')).slice(0, 43),
+      '02:00:00:00:00:aa > ff:ff:ff:ff:ff:ff 0x88c',
     );
   });
 

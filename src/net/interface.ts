@@ -208,7 +208,8 @@ export class NetInterface {
   }
 
   #tick(): number {
-    const due = this.#arp.tick() + this.groups.tick() + this.guard.tick();
+    let due = this.#arp.tick() + this.groups.tick() + this.guard.tick();
+    if (this.#ipv6 !== null) due += this.#ipv6.tick();
     const attached = this.#timers.length === 0 ? 0 : this.#tickAttached(this.#link.nowMs);
     return due + attached + this.#reassembly.tick() + this.#link.looped;
   }

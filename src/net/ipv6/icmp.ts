@@ -14,7 +14,7 @@ import type { Link } from '../link.ts';
 import { TokenBucket } from '../token-bucket.ts';
 import type { AddressTable } from './addresses.ts';
 import type { Ipv6Layer } from './layer.ts';
-import { isHost } from './words.ts';
+import { isUnspecified } from './words.ts';
 
 /** Bytes of the transport that an error has to quote, for us to know whose packet it was. */
 const QUOTED_MIN = 8;
@@ -49,11 +49,11 @@ export class Icmp6Layer {
     const link = this.#link;
     link.counters.rxEcho++;
     const { view } = link;
-    if (!isHost(this.#ip.flow, 4)) return;
+    if (isUnspecified(this.#ip.flow, 4)) return;
     const reply = this.#ip.turnAround(frame, at, length, ipv6.PROTOCOL_ICMPV6);
     if (reply < 0) return;
     wire.emit(view, at, wire.ECHO_REPLY, 0, wire.rest(view, at), length, at - ipv6.HEADER_LEN);
-    link.transmit(reply, at + length - reply);
+    this.#ip.sendBack(reply, at + length - reply);
   }
 
   /** An error of type `type` at `at`, up to `end`, about something that we sent (RFC 4443, section 2.4 (d)). */
@@ -105,7 +105,7 @@ export class Icmp6Layer {
   ): void {
     const link = this.#link;
     const { view } = link;
-    if (!(this.#ip.isUnicast || tellsGroup) || !isHost(this.#ip.flow, 4)) return;
+    if (!(this.#ip.isUnicast || tellsGroup) || isUnspecified(this.#ip.flow, 4)) return;
     const at = frame + ethernet.HEADER_LEN;
     if (this.#isAnswerToError(at, end)) return;
     const messageAt = at + ipv6.HEADER_LEN;
@@ -125,7 +125,7 @@ export class Icmp6Layer {
     if (error < 0) return;
     wire.emit(view, messageAt, type, code, rest, length, at);
     link.counters.icmpErrors++;
-    link.transmit(error, quoteAt + quote - error);
+    this.#ip.sendBack(error, quoteAt + quote - error);
   }
 
   /** True for a packet that is an ICMPv6 error, behind whatever headers. */

@@ -4,6 +4,7 @@
  * - What is received is for one of our addresses, or a group that we are in; from one host, or, for ICMPv6, from none.
  * - Extension headers are walked (wire/extensions.ts) and never sent back. Pieces of packets are put together
  *   (reassembly.ts), except neighbour discovery, which may not come in pieces (RFC 6980).
+ * - What is for ourselves (our addresses, ::1) goes round inside (`Link.loop`), and only from there do such sources come.
  * - What we send has no extension headers but the router alert of MLD, and is never longer than its path carries.
  */
 import * as ethernet from '../../wire/ethernet.ts';
@@ -18,7 +19,7 @@ import type { AddressTable } from './addresses.ts';
 import type { Groups6 } from './groups.ts';
 import type { Neighbours6 } from './neighbours.ts';
 import type { Routes6 } from './routes.ts';
-import { copy, GROUP_MAC_HI, isGroup, isHost, isUnspecified } from './words.ts';
+import { copy, GROUP_MAC_HI, isGroup, isHost, isLoopback, isUnspecified } from './words.ts';
 
 const HEADERS = ethernet.HEADER_LEN + wire.HEADER_LEN;
 const REMOTE = 4;
@@ -87,15 +88,29 @@ export class Ipv6Layer {
     wire.readSrc(view, at, flow, REMOTE);
     this.isUnicast = !isGroup(flow, 0);
     // A frame to many carries nothing for one (as in IPv4: RFC 1122, section 3.3.6); the other way round is RFC 6085.
-    const isOurs = this.isUnicast ? isLinkUnicast && addresses.has(flow, 0) : groups.has(flow, 0);
+    const isOurs = this.isUnicast ? isLinkUnicast && this.#isHere(flow, 0) : groups.has(flow, 0);
     if (!isOurs) {
       counters.notForUs++;
       return false;
     }
     const isFromNobody = isUnspecified(flow, REMOTE);
-    const isSource = isFromNobody || (isHost(flow, REMOTE) && !addresses.has(flow, REMOTE));
+    const isSource =
+      isFromNobody ||
+      (this.#link.isLoop
+        ? this.isLocal(flow, REMOTE)
+        : isHost(flow, REMOTE) && !addresses.has(flow, REMOTE));
     if (!isSource) counters.badSource++;
     return isSource;
+  }
+
+  /** Whether a packet that was received is for us: ::1 only when we sent it. */
+  #isHere(w: Int32Array, i: number): boolean {
+    return this.#parts.addresses.has(w, i) || (this.#link.isLoop && isLoopback(w, i));
+  }
+
+  /** Ours: what is sent there goes round inside. */
+  isLocal(w: Int32Array, i: number): boolean {
+    return this.#parts.addresses.has(w, i) || isLoopback(w, i);
   }
 
   /** What a walk over the headers came to, and what that is for us. */
@@ -186,7 +201,7 @@ export class Ipv6Layer {
     const ip = frame + ethernet.HEADER_LEN;
     wire.readDst(link.view, ip, flow, 0);
     wire.readSrc(link.view, ip, flow, REMOTE);
-    if (!addresses.has(flow, 0)) {
+    if (!this.isLocal(flow, 0)) {
       const source = addresses.sourceFor(flow, REMOTE);
       if (source < 0) return -1;
       copy(addresses.words, source * 4, flow, 0);
@@ -201,6 +216,14 @@ export class Ipv6Layer {
     return moved;
   }
 
+  /** Send a frame of `turnAround`, `length` bytes in all. Takes it. False when it was dropped. */
+  sendBack(frame: number, length: number): boolean {
+    const link = this.#link;
+    wire.readDst(link.view, frame + ethernet.HEADER_LEN, this.#reply, REMOTE);
+    if (this.isLocal(this.#reply, REMOTE)) return link.loop(frame, length);
+    return link.transmit(frame, length);
+  }
+
   /**
    * Fill in where a flow is sent from, when its first four words are 0. False when there is no way, or what is there is not
    * one of our addresses.
@@ -208,11 +231,17 @@ export class Ipv6Layer {
   route(words: Int32Array, flow: number): boolean {
     const { addresses, routes } = this.#parts;
     const to = flow + REMOTE;
-    if (!isGroup(words, to)) {
-      if (!isHost(words, to) || addresses.has(words, to) || !routes.nextHop(words, to))
-        return false;
+    const isLocal = this.isLocal(words, to);
+    if (!isLocal && !isGroup(words, to)) {
+      if (!isHost(words, to) || !routes.nextHop(words, to)) return false;
     }
-    if (!isUnspecified(words, flow)) return addresses.has(words, flow);
+    if (!isUnspecified(words, flow)) {
+      return addresses.has(words, flow) || (isLocal && isLoopback(words, flow));
+    }
+    if (isLocal) {
+      copy(words, to, words, flow);
+      return true;
+    }
     const source = addresses.sourceFor(words, to);
     if (source < 0) return false;
     copy(addresses.words, source * 4, words, flow);
@@ -253,6 +282,7 @@ export class Ipv6Layer {
     const { routes, neighbours } = this.#parts;
     const total = HEADERS + length;
     if (isGroup(words, flow + REMOTE)) return this.#link.transmit(frame, total);
+    if (this.isLocal(words, flow + REMOTE)) return this.#link.loop(frame, total);
     if (!routes.nextHop(words, flow + REMOTE)) {
       this.#link.counters.noRoute++;
       this.#link.free(frame);

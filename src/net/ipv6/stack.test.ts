@@ -50,6 +50,7 @@ class Stack {
       address: US.ip,
       prefix: 24,
       ipv6,
+      random: () => 2 ** 31,
       ...options,
     });
   }
@@ -504,8 +505,29 @@ describe('where packets come from and go to', () => {
 
   test('no way: only a link-local address, no router, ourselves, nobody', () => {
     const s = ready({ addresses: [] });
-    s.send(FAR6).send('ff0e::1').send('::1').send('::').send(US6.ip).send('::ffff:10.0.0.1');
-    s.expectSent().expectCount('noRoute', 6);
+    s.send(FAR6).send('ff0e::1').send('::').send('::ffff:10.0.0.1');
+    s.expectSent().expectCount('noRoute', 4);
+  });
+
+  test('to ourselves, inside, with an answer', () => {
+    for (const ip of ['::1', US6.ip, US6_GLOBAL.ip]) {
+      const s = ready();
+      const heard: string[] = [];
+      s.net.udp6.bind(9, (frame, at, length) => s.net.udp6.echoInPlace(frame, at, length));
+      s.net.udp6.bind(7, (_frame, _at, _length, flow, port) => {
+        heard.push(`${formatIpv6(flow, 4)} ${port}`);
+      });
+      s.send(ip, 1, 9);
+      for (let i = 0; i < 3; i++) s.turn(s.nowMs + 1);
+      assert.deepEqual(heard, [`${ip} 9`]);
+      s.expectSent().expectAllFrames();
+    }
+    ready()
+      .receive(toUs({ ...PEER6, ip: '::1' }, US6))
+      .expectCount('badSource');
+    ready()
+      .receive(toUs(PEER6, { ...US6, ip: '::1' }))
+      .expectCount('notForUs');
   });
 
   test('to a group, by its MAC, one hop far', () => {
@@ -694,12 +716,16 @@ describe('ICMPv6 (RFC 4443)', () => {
       (e) => errors.push([e.kind, formatIpv6(e.remote), e.remotePort, e.mtu]),
     );
     const sent = udp6Frame({ ...US6_GLOBAL, port: 7 }, { ...PEER6, ip: FAR6, port: 53 }, HELLO);
-    s.receive(errorAbout(sent, 1, 4, 0), errorAbout(sent, 2, 0, 1300), errorAbout(sent, 2, 0, 600));
-    assert.deepEqual(errors, [
+    const long = sent.slice();
+    viewOfBytes(long).setUint16(18, 1460);
+    s.receive(errorAbout(sent, 1, 4, 0), errorAbout(long, 2, 0, 1300), errorAbout(long, 2, 0, 600));
+    const told = [
       [1, FAR6, 53, 0],
       [3, FAR6, 53, 1300],
       [3, FAR6, 53, 1280],
-    ]);
+    ];
+    assert.deepEqual(errors, told);
+    s.receive(errorAbout(sent, 2, 0, 1280)).expectCount('badQuote');
     s.net.udp6.sendTo(s.net.udp6.alloc(), 1280 - 47, 7, parseIpv6(FAR6), 7);
     assert.equal(s.net.counters.txTooLong, 1);
     s.net.udp6.sendTo(s.net.udp6.alloc(), 1280 - 48, 7, parseIpv6(FAR6), 7);
@@ -717,7 +743,7 @@ describe('ICMPv6 (RFC 4443)', () => {
     const unbound = udp6Frame({ ...US6_GLOBAL, port: 8 }, { ...PEER6, ip: FAR6, port: 53 }, HELLO);
     const short = udp6Frame({ ...US6_GLOBAL, port: 7 }, { ...PEER6, ip: FAR6, port: 53 }, HELLO);
     s.receive(errorAbout(foreign, 2, 0, 1280), errorAbout(unbound, 2, 0, 1280));
-    s.receive(errorAbout(short.subarray(0, 14 + 47), 2, 0, 1280)).expectCount('rxIcmp', 3);
+    s.receive(errorAbout(short.subarray(0, 14 + 47), 2, 0, 1280)).expectCount('badQuote', 3);
     assert.equal(s.net.ipv6.ip.mtuTo(parseIpv6(FAR6), 0), 1500);
   });
 });

@@ -149,7 +149,7 @@ export class Udp6Layer {
     if (reply < 0) return this.#noRoute(frame);
     if (isSameSum) wire.setPorts(view, at, source, destination);
     else wire.emit6(view, at, source, destination, payloadLength, at - ipv6.HEADER_LEN);
-    return link.transmit(reply, at + length - reply);
+    return this.#ip.sendBack(reply, at + length - reply);
   }
 
   /** Keep the received frame after the handler returns. The caller owns it, and replies in it or frees it later. */

@@ -26,6 +26,9 @@ export function set(to: Int32Array, j: number, a: number, b: number, c: number, 
 
 export const isUnspecified = (w: Int32Array, i: number): boolean =>
   (w[i]! | w[i + 1]! | w[i + 2]! | w[i + 3]!) === 0;
+/** ::1. */
+export const isLoopback = (w: Int32Array, i: number): boolean =>
+  w[i + 3] === 1 && (w[i]! | w[i + 1]! | w[i + 2]!) === 0;
 export const isGroup = (w: Int32Array, i: number): boolean => w[i]! >>> 24 === 0xff;
 export const isLinkLocal = (w: Int32Array, i: number): boolean => w[i]! >>> 22 === 0x3fa;
 

@@ -15,9 +15,9 @@ export const DROP_REASONS = [
   'spoofedAddress',
   /** Sent with a protocol or source port that no filter of the VNIC covers. */
   'spoofedPort',
-  /** ARP with a sender that is not the VNIC. */
+  /** ARP, or IPv6 neighbour discovery, that speaks for another than the VNIC. */
   'spoofedArp',
-  /** Neither IPv4 nor ARP. */
+  /** Neither IPv4 nor ARP, nor IPv6 where the device knows it. */
   'otherProtocol',
   /** Nobody has the destination, and there is no uplink. */
   'noDestination',

@@ -5,6 +5,8 @@
  * - A handler that throws does not lose the frames behind its own: the next turn goes on with them.
  * - What the device did not cut comes in pieces, and is TCP or nothing for us.
  */
+
+import { GROUP_MAC_HI } from '../base/ipv6.ts';
 import { FRAME_FLAG } from '../device/nic.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { PROTOCOL_UNREACHABLE } from '../wire/icmp.ts';
@@ -13,7 +15,6 @@ import type { ArpCache } from './arp.ts';
 import type { IcmpLayer } from './icmp.ts';
 import type { Ipv4Layer } from './ipv4.ts';
 import type { Ipv6Stack } from './ipv6/stack.ts';
-import { GROUP_MAC_HI } from './ipv6/words.ts';
 import { NET_LIMITS } from './limits.ts';
 import type { Link } from './link.ts';
 import type { Groups } from './multicast.ts';

@@ -4,7 +4,7 @@
  * `{id, ok: false, code, message}`; events come unasked, without an id.
  */
 import { z } from 'zod';
-import { MAC_BROADCAST } from '../base/address.ts';
+import { MAC_BROADCAST, parseIpv6 } from '../base/address.ts';
 import { ArrakisError } from '../base/errors.ts';
 import { coalescingSchema } from '../device/coalescing.ts';
 import { limitSchema, rateSettingSchema } from '../device/rate.ts';
@@ -13,6 +13,7 @@ import { parseFilter } from '../filter/parse.ts';
 
 export const MESSAGE_LEN_MAX = 64 * 1024;
 export const FILTERS_MAX = 64;
+const ADDRESSES6_MAX = 16;
 const MTU_MIN = 68;
 /** The largest packet that IPv4 and a 16-bit frame length carry. */
 const MTU_MAX = 65_521;
@@ -38,6 +39,8 @@ const mac = z
 const filters = z
   .array(z.string().max(FILTER_LIMITS.textMax).transform(parseFilter))
   .max(FILTERS_MAX);
+/** IPv6 addresses of the port besides those of its MAC. */
+const addresses6 = z.array(z.string().max(64).transform(parseIpv6)).max(ADDRESSES6_MAX).default([]);
 /** What the port may send; null: the mirror of what it receives. */
 const transmit = filters.nullable().default(null);
 
@@ -57,6 +60,7 @@ const request = z.discriminatedUnion('op', [
     mac,
     filters,
     transmit,
+    addresses6,
     mtu: z.number().int().min(MTU_MIN).max(MTU_MAX).default(1500),
     /** Queue pairs that the client may run. */
     pairs: z.number().int().min(1).max(PAIRS_MAX).default(1),

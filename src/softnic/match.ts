@@ -1,18 +1,20 @@
 /**
  * What the software NIC reads of a frame, and the filters it holds against it. The meaning of a filter is in
  * filter/boxes.ts. Frames are read from the NIC's own staging memory only: nobody can change them meanwhile.
- * Sources: RFC 791 (IPv4), RFC 826 (ARP), IEEE 802.3.
+ * Sources: RFC 791 (IPv4), RFC 826 (ARP), IEEE 802.3. IPv6 is in ipv6.ts.
  */
 import { macHi, macLo } from '../base/address.ts';
 import { DROP } from '../device/drops.ts';
 import { flowHash } from '../device/flow-hash.ts';
 import { type Filter, hasPorts, mirrorBoxes, wholeDestinations } from '../filter/boxes.ts';
 import { Matcher, RangeSet } from '../filter/match.ts';
+import { Fields6, Guard6, Prefixes6 } from './ipv6.ts';
 
 export const ETH_HEADER_LEN = 14;
 const ETHERTYPE = 12;
 const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_ARP = 0x0806;
+const ETHERTYPE_IPV6 = 0x86dd;
 const IPV4 = ETH_HEADER_LEN;
 const IPV4_HEADER_MIN = 20;
 const FRAGMENT_OFFSET_MASK = 0x1fff;
@@ -26,7 +28,10 @@ const ARP_LENGTHS = 0x0604;
 const ARP_REQUEST = 1;
 
 /** Kind of a frame, of those that the NIC carries. */
-export const KIND = { ipv4: 0, arpRequest: 1, arpReply: 2 } as const;
+export const KIND = { ipv4: 0, arpRequest: 1, arpReply: 2, ipv6: 3 } as const;
+
+/** First byte of a MAC address, bit 0: group address (IEEE 802). In the upper 16 bits it is this. */
+export const GROUP_BIT = 0x0100;
 
 /** The fields of one frame. One object for all frames: `parse` overwrites it. */
 export class FrameFields {
@@ -49,6 +54,7 @@ export class FrameFields {
   /** ARP: hardware address of the sender. */
   senderHi = 0;
   senderLo = 0;
+  readonly ipv6 = new Fields6();
 
   /** Read the frame of `length` bytes at `at`. 0, or minus (1 + the drop reason) for what the NIC does not carry. */
   parse(view: DataView, at: number, length: number): number {
@@ -61,7 +67,13 @@ export class FrameFields {
     const type = view.getUint16(at + ETHERTYPE);
     if (type === ETHERTYPE_IPV4) return this.#parseIpv4(view, at + IPV4, length - IPV4);
     if (type === ETHERTYPE_ARP) return this.#parseArp(view, at + ARP, length - ARP);
-    return refused(DROP.otherProtocol);
+    if (type !== ETHERTYPE_IPV6) return refused(DROP.otherProtocol);
+    this.kind = KIND.ipv6;
+    return this.ipv6.parse(view, at + ETH_HEADER_LEN, at + length);
+  }
+
+  get isToGroup(): boolean {
+    return (this.dstHi & GROUP_BIT) !== 0;
   }
 
   /** What chooses the queue pair (device/flow-hash.ts): 0, the first pair's, for what has no ports. */
@@ -123,19 +135,34 @@ export class FilterSet {
   readonly #receive: Matcher;
   readonly #transmit: Matcher;
   readonly #owned: RangeSet;
+  readonly #ipv6: Guard6;
+  readonly addresses6: readonly Int32Array[];
 
-  /** `transmit`: null for the mirror of `receive`. */
-  constructor(mac: number, receive: readonly Filter[], transmit: readonly Filter[] | null = null) {
+  /** `transmit`: null for the mirror of `receive`. `addresses6`: IPv6 addresses besides those of the MAC. */
+  constructor(
+    mac: number,
+    receive: readonly Filter[],
+    transmit: readonly Filter[] | null = null,
+    addresses6: readonly Int32Array[] = [],
+  ) {
     this.hi = macHi(mac);
     this.lo = macLo(mac);
     this.#receive = new Matcher(receive);
     this.#transmit = new Matcher(transmit ?? receive.map(mirrorBoxes));
-    this.#owned = new RangeSet(wholeDestinations(receive));
+    this.addresses6 = addresses6;
+    const owned = wholeDestinations(receive);
+    this.#owned = new RangeSet(owned);
+    // Filters to send by are for IPv4: who has such has been given less than everything.
+    this.#ipv6 = new Guard6(mac, owned.length > 0 && transmit === null, addresses6);
   }
 
-  /** Why a VNIC with these filters may not send the frame, as an index of DROP_REASONS; -1 when it may. */
-  checkSent(frame: FrameFields): number {
+  /**
+   * Why a VNIC with these filters may not send the frame, as an index of DROP_REASONS; -1 when it may. `view` is what the
+   * frame was parsed in, `prefixes` what routers have announced.
+   */
+  checkSent(frame: FrameFields, view: DataView = NOTHING, prefixes = NO_PREFIXES): number {
     if (frame.srcHi !== this.hi || frame.srcLo !== this.lo) return DROP.spoofedMac;
+    if (frame.kind === KIND.ipv6) return this.#ipv6.checkSent(frame.ipv6, view, prefixes);
     if (frame.kind !== KIND.ipv4) {
       const own = frame.senderHi === this.hi && frame.senderLo === this.lo;
       return own && this.#owned.has(frame.source) ? -1 : DROP.spoofedArp;
@@ -146,9 +173,15 @@ export class FilterSet {
   }
 
   /** Whether the VNIC receives the frame, given that it was addressed to its MAC or to everybody. */
-  receives(frame: FrameFields): boolean {
+  receives(frame: FrameFields, prefixes = NO_PREFIXES): boolean {
     const { kind, target, protocol, source, dstPort, srcPort } = frame;
+    if (kind === KIND.ipv6) {
+      return this.#ipv6.receives(frame.ipv6, frame.dstHi, !frame.isToGroup, prefixes);
+    }
     if (kind !== KIND.ipv4) return this.#owned.has(target);
     return this.#receive.match(target, protocol, source, dstPort, srcPort);
   }
 }
+
+const NO_PREFIXES = new Prefixes6();
+const NOTHING = new DataView(new ArrayBuffer(0));

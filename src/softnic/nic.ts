@@ -134,7 +134,9 @@ export class SoftNic implements LoopHost, BackendHost {
         return this.#addPort(request, fds);
       case 'setFilters': {
         const port = this.#port(request.port);
-        port.filters = new this.#parts.Filters(port.mac, request.filters, request.transmit);
+        const { filters, transmit } = request;
+        const { Filters } = this.#parts;
+        port.filters = new Filters(port.mac, filters, transmit, port.filters.addresses6);
         return {};
       }
       case 'setRate':
@@ -184,7 +186,7 @@ export class SoftNic implements LoopHost, BackendHost {
     const port = new Port(this.arena, this.#staging, this.pace, {
       id,
       mac,
-      filters: new this.#parts.Filters(mac, request.filters, request.transmit),
+      filters: new this.#parts.Filters(mac, request.filters, request.transmit, request.addresses6),
       mtu: request.mtu,
       pairs: request.pairs,
       allowUnsealed: request.allowUnsealed,

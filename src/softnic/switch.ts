@@ -5,18 +5,18 @@
  * - Unicast goes to the port with that MAC, anything else to the uplink; never back to where it came from.
  * - An ARP request goes to the port that owns the address, and to the uplink. Other broadcast and multicast goes to
  *   the uplink and to the ports whose filters match. Nothing is flooded or learned.
+ * - IPv6: a question who has an address goes to the port that has it, other groups to every port with IPv6 (ipv6.ts).
  * - Every delivery passes the receiver's filters.
  */
 import { MAC_BROADCAST, macHi, macLo } from '../base/address.ts';
 import { DROP, DROP_REASONS } from '../device/drops.ts';
-import { FrameFields, KIND } from './match.ts';
+import { Prefixes6 } from './ipv6.ts';
+import { ETH_HEADER_LEN, FrameFields, KIND } from './match.ts';
 import { type FrameWindow, GSO_FRAME_MAX, type Offload } from './offload.ts';
 import type { FrameSink, Port } from './port.ts';
 import type { Uplink } from './uplink.ts';
 
 const TABLE_SIZE = 256;
-/** First byte of a MAC address, bit 0: group address (IEEE 802). In the upper 16 bits it is this. */
-const GROUP_BIT = 0x0100;
 const BROADCAST_HI = macHi(MAC_BROADCAST);
 const BROADCAST_LO = macLo(MAC_BROADCAST);
 
@@ -29,6 +29,7 @@ export class Switch implements FrameSink {
   readonly uplinkDrops = new Float64Array(DROP_REASONS.length);
   readonly #window: FrameWindow;
   readonly #frame = new FrameFields();
+  readonly #prefixes = new Prefixes6();
   #ports: readonly Port[] = [];
   // Open addressing by MAC; 0 is empty, otherwise index of the port plus 1.
   readonly #slots = new Uint8Array(TABLE_SIZE);
@@ -58,7 +59,7 @@ export class Switch implements FrameSink {
       port.drops[-1 - parsed]!++;
       return;
     }
-    const reason = port.filters.checkSent(frame);
+    const reason = port.filters.checkSent(frame, this.#window.view, this.#prefixes);
     if (reason >= 0) {
       port.drops[reason]!++;
       return;
@@ -69,7 +70,7 @@ export class Switch implements FrameSink {
     }
     port.txPackets += offload.segments(length);
     port.txBytes += length;
-    if ((frame.dstHi & GROUP_BIT) !== 0) {
+    if (frame.isToGroup) {
       this.#toMany(port, at, length, offload);
       this.uplink?.send(at, length, offload);
       return;
@@ -94,7 +95,11 @@ export class Switch implements FrameSink {
       this.uplinkDrops[DROP.badOffload]!++;
       return;
     }
-    if ((frame.dstHi & GROUP_BIT) !== 0) {
+    if (frame.kind === KIND.ipv6) {
+      const packetAt = at - this.#window.base + ETH_HEADER_LEN;
+      frame.ipv6.learnPrefixes(this.#window.view, packetAt, this.#prefixes);
+    }
+    if (frame.isToGroup) {
       this.#toMany(null, at, length, offload);
       return;
     }
@@ -114,16 +119,19 @@ export class Switch implements FrameSink {
   }
 
   #toPort(port: Port, at: number, length: number, offload: Offload): void {
-    if (port.filters.receives(this.#frame)) port.deliver(at, length, this.#frame, offload);
+    const isWanted = port.filters.receives(this.#frame, this.#prefixes);
+    if (isWanted) port.deliver(at, length, this.#frame, offload);
     else port.drops[DROP.filterMiss]!++;
   }
 
   #toMany(from: Port | null, at: number, length: number, offload: Offload): void {
     const frame = this.#frame;
     const broadcast = frame.dstHi === BROADCAST_HI && frame.dstLo === BROADCAST_LO;
-    if (frame.kind !== KIND.ipv4 && !broadcast) return;
+    const isArp = frame.kind !== KIND.ipv4 && frame.kind !== KIND.ipv6;
+    if (isArp && !broadcast) return;
     for (const port of this.#ports) {
-      if (port !== from && port.filters.receives(frame)) port.deliver(at, length, frame, offload);
+      const isWanted = port !== from && port.filters.receives(frame, this.#prefixes);
+      if (isWanted) port.deliver(at, length, frame, offload);
     }
   }
 

@@ -7,10 +7,7 @@
  *
  * A tentative address receives nothing but neighbour discovery about itself (section 5.4).
  */
-import { NET_LIMITS } from '../limits.ts';
-import type { Link } from '../link.ts';
-import type { ControlOutput } from './control.ts';
-import type { Groups6 } from './groups.ts';
+
 import {
   commonPrefix,
   copy,
@@ -20,7 +17,11 @@ import {
   scopeOf,
   set,
   solicitedNode,
-} from './words.ts';
+} from '../../base/ipv6.ts';
+import { NET_LIMITS } from '../limits.ts';
+import type { Link } from '../link.ts';
+import type { ControlOutput } from './control.ts';
+import type { Groups6 } from './groups.ts';
 
 const FREE = 0;
 const DUPLICATE = 1;

@@ -5,6 +5,8 @@
  *   says nothing of the MAC (RFC 7217). After a duplicate, the latter tries others; the former gives up.
  * - Lifetimes only shrink to two hours on the word of a router that nobody has checked (section 5.5.3 e).
  */
+
+import { commonPrefix, copy, isGroup, isLinkLocal, set, setEui64 } from '../../base/ipv6.ts';
 import { siphash } from '../../base/siphash.ts';
 import { MTU_MIN } from '../../wire/ipv6.ts';
 import * as wire from '../../wire/ndp.ts';
@@ -14,7 +16,6 @@ import { type AddressTable, ORIGIN } from './addresses.ts';
 import type { Ipv6Layer } from './layer.ts';
 import type { Neighbours6 } from './neighbours.ts';
 import type { Routes6 } from './routes.ts';
-import { commonPrefix, copy, isGroup, isLinkLocal, set, setEui64 } from './words.ts';
 
 const FOREVER = 0xffffffff;
 const TWO_HOURS_MS = 7_200_000;

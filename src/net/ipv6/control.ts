@@ -2,6 +2,8 @@
  * The stack's own ICMPv6 messages on their way out: neighbour and router solicitations, advertisements, reports. Each is
  * built in a frame of the pool, or in that which it answers, and goes to a MAC address that is known already.
  */
+
+import { GROUP_MAC_HI, isGroup, set, solicitedNode } from '../../base/ipv6.ts';
 import { NO_FRAME } from '../../device/nic.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import * as extensions from '../../wire/extensions.ts';
@@ -10,7 +12,6 @@ import * as wire from '../../wire/ipv6.ts';
 import * as mld from '../../wire/mld.ts';
 import * as ndp from '../../wire/ndp.ts';
 import type { Link } from '../link.ts';
-import { GROUP_MAC_HI, isGroup, set, solicitedNode } from './words.ts';
 
 const IP = ethernet.HEADER_LEN;
 /** Where the message of one that we build begins, and of one behind a router alert. */

@@ -6,6 +6,17 @@
  * - A router's message says which prefixes are on the link and which addresses to make of them (autoconfiguration.ts).
  * - Redirects are checked and not followed: the router forwards as well.
  */
+
+import {
+  copy,
+  GROUP_MAC_HI,
+  isGroup,
+  isLinkLocal,
+  isSame,
+  isUnspecified,
+  set,
+  solicitedNode,
+} from '../../base/ipv6.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import * as ipv6 from '../../wire/ipv6.ts';
 import * as wire from '../../wire/ndp.ts';
@@ -17,16 +28,6 @@ import { type ControlOutput, MESSAGE } from './control.ts';
 import type { Ipv6Layer } from './layer.ts';
 import type { Neighbours6 } from './neighbours.ts';
 import type { Routes6 } from './routes.ts';
-import {
-  copy,
-  GROUP_MAC_HI,
-  isGroup,
-  isLinkLocal,
-  isSame,
-  isUnspecified,
-  set,
-  solicitedNode,
-} from './words.ts';
 
 const REMOTE = 4;
 

@@ -5,12 +5,13 @@
  * - All nodes (ff02::1) is joined always and never reported (section 6).
  * - Queries for one group, and those of version 1, are answered as if they were for all.
  */
+
+import { copy, isSame, set } from '../../base/ipv6.ts';
 import { NO_FRAME } from '../../device/nic.ts';
 import * as mld from '../../wire/mld.ts';
 import { NET_LIMITS } from '../limits.ts';
 import type { Link } from '../link.ts';
 import { ALERTED_MESSAGE, type ControlOutput } from './control.ts';
-import { copy, isSame, set } from './words.ts';
 
 const MAX = NET_LIMITS.groups6Max;
 const { isExclude, toInclude, toExclude } = mld.RECORD_KIND;

@@ -4,6 +4,8 @@
  *
  * No error ever answers an error, a packet from no single host, or, with two exceptions, one to a group (section 2.4).
  */
+
+import { isUnspecified } from '../../base/ipv6.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import { HeaderWalk, WALK } from '../../wire/extensions.ts';
 import * as wire from '../../wire/icmpv6.ts';
@@ -14,7 +16,6 @@ import type { Link } from '../link.ts';
 import { TokenBucket } from '../token-bucket.ts';
 import type { AddressTable } from './addresses.ts';
 import type { Ipv6Layer } from './layer.ts';
-import { isUnspecified } from './words.ts';
 
 /** Bytes of the transport that an error has to quote, for us to know whose packet it was. */
 const QUOTED_MIN = 8;

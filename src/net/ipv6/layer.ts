@@ -7,6 +7,8 @@
  * - What is for ourselves (our addresses, ::1) goes round inside (`Link.loop`), and only from there do such sources come.
  * - What we send has no extension headers but the router alert of MLD, and is never longer than its path carries.
  */
+
+import { copy, GROUP_MAC_HI, isGroup, isHost, isLoopback, isUnspecified } from '../../base/ipv6.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import * as extensions from '../../wire/extensions.ts';
 import { HeaderWalk, WALK } from '../../wire/extensions.ts';
@@ -19,7 +21,6 @@ import type { AddressTable } from './addresses.ts';
 import type { Groups6 } from './groups.ts';
 import type { Neighbours6 } from './neighbours.ts';
 import type { Routes6 } from './routes.ts';
-import { copy, GROUP_MAC_HI, isGroup, isHost, isLoopback, isUnspecified } from './words.ts';
 
 const HEADERS = ethernet.HEADER_LEN + wire.HEADER_LEN;
 const REMOTE = 4;

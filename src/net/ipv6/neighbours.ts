@@ -12,6 +12,8 @@
  * - When the address is shared with the kernel, neighbour discovery is not ours: nothing is sent, and neighbours are what
  *   `learnFromTraffic` saw or `setPermanent` said.
  */
+
+import { copy, hash, isSame } from '../../base/ipv6.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import { NET_LIMITS } from '../limits.ts';
 import type { Link } from '../link.ts';
@@ -19,7 +21,6 @@ import { TokenBucket } from '../token-bucket.ts';
 import type { AddressTable } from './addresses.ts';
 import type { ControlOutput } from './control.ts';
 import { PendingFrames } from './pending.ts';
-import { copy, hash, isSame } from './words.ts';
 
 const FREE = 0;
 const INCOMPLETE = 1;

@@ -5,10 +5,11 @@
  * - Both lists are short; when they are full, what is new is not taken (RFC 6583; a flood of advertisements).
  * - Of the routers, those of the highest preference (RFC 4191) that answer, in the order in which they came.
  */
+
+import { commonPrefix, copy, isLinkLocal, isSame } from '../../base/ipv6.ts';
 import { NET_LIMITS } from '../limits.ts';
 import type { Link } from '../link.ts';
 import type { Neighbours6 } from './neighbours.ts';
-import { commonPrefix, copy, isLinkLocal, isSame } from './words.ts';
 
 const ROUTERS = NET_LIMITS.routersMax;
 const PREFIXES = NET_LIMITS.prefixesMax;

@@ -9,6 +9,7 @@
 import type { Ipv6, Mac } from '../../base/address.ts';
 import { formatIpv6, macHi, macLo } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
+import { copy, isGroup, isHost, isLinkLocal, set } from '../../base/ipv6.ts';
 import { SIPHASH_KEY_LEN } from '../../base/siphash.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import { WALK } from '../../wire/extensions.ts';
@@ -32,7 +33,6 @@ import { Ipv6Layer } from './layer.ts';
 import { type Neighbour6State, Neighbours6 } from './neighbours.ts';
 import { Routes6 } from './routes.ts';
 import { Udp6Layer } from './udp.ts';
-import { copy, isGroup, isHost, isLinkLocal, set } from './words.ts';
 
 export interface Ipv6Options {
   /** Addresses besides the link-local one, with the prefix that is on the link. */

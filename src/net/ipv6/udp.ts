@@ -8,6 +8,7 @@
  */
 import type { Ipv6 } from '../../base/address.ts';
 import { ArrakisError } from '../../base/errors.ts';
+import { copy, set } from '../../base/ipv6.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import * as icmp from '../../wire/icmpv6.ts';
 import { PROTOCOL_UDP } from '../../wire/ipv4.ts';
@@ -18,7 +19,6 @@ import { NET_LIMITS } from '../limits.ts';
 import type { Link } from '../link.ts';
 import type { Icmp6Layer } from './icmp.ts';
 import type { Ipv6Layer } from './layer.ts';
-import { copy, set } from './words.ts';
 
 /**
  * `flow` has eight words: the address that the datagram was sent to (ours, or a group's), then its sender's. They are the

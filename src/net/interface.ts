@@ -109,8 +109,11 @@ export class NetInterface {
   readonly #receiver: Receiver;
   readonly #ipv6: Ipv6Stack | null;
 
-  /** ARK_BAD_ARGUMENT when an option is out of range. The queue stays the caller's to close. */
-  constructor(options: NetOptions) {
+  /**
+   * ARK_BAD_ARGUMENT when an option is out of range. The queue stays the caller's to close. `ipv6`: for options that say
+   * nothing of it, as a `Vnic` does.
+   */
+  constructor(options: NetOptions, ipv6 = options.ipv6) {
     const { queue, mac, address, prefix, gateway = 0, vlan = NO_VLAN } = options;
     this.#ownsAddress = options.ownsAddress ?? true;
     const headers = ethernet.HEADER_LEN + (vlan === NO_VLAN ? 0 : ethernet.VLAN_TAG_LEN);
@@ -143,7 +146,7 @@ export class NetInterface {
       if (isIpv6) this.#ipv6?.expired(frame);
       else this.#icmp.error(frame, TIME_EXCEEDED, REASSEMBLY_TIME);
     };
-    this.#ipv6 = this.#openIpv6(options, random);
+    this.#ipv6 = this.#openIpv6(ipv6, options.neighbours ?? null, random);
     const out = new Ipv4Output(this.#ip);
     this.tcp = new TcpLayer(link, out, options.secret ?? null, this.#ownsAddress);
     this.icmpErrors.handle(wire.PROTOCOL_TCP, this.tcp.onIcmpError);
@@ -163,8 +166,11 @@ export class NetInterface {
     );
   }
 
-  #openIpv6(options: NetOptions, random: () => number): Ipv6Stack | null {
-    const { ipv6, neighbours = null } = options;
+  #openIpv6(
+    ipv6: Ipv6Options | undefined,
+    neighbours: NeighbourShare | null,
+    random: () => number,
+  ): Ipv6Stack | null {
     if (ipv6 === undefined) return null;
     if (neighbours !== null) {
       throw new ArrakisError('ARK_UNSUPPORTED', 'one thread has IPv6', {

@@ -166,6 +166,20 @@ export const moreFragments = (frame: DataView, at: number): boolean =>
   (frame.getUint16(at + 2) & 1) !== 0;
 export const fragmentId = (frame: DataView, at: number): number => frame.getInt32(at + 4);
 
+/** Write the header of a piece at byte `offset` of the packet's payload, which `next` begins. */
+export function emitFragment(
+  frame: DataView,
+  at: number,
+  next: number,
+  offset: number,
+  more: boolean,
+  id: number,
+): void {
+  frame.setUint16(at, next << 8);
+  frame.setUint16(at + 2, offset | (more ? 1 : 0));
+  frame.setInt32(at + 4, id);
+}
+
 export const ROUTER_ALERT_LEN = 8;
 
 /** Write hop-by-hop options with a router alert for MLD (RFC 2711), before the header `next`. */

@@ -5,19 +5,22 @@
  * - Extension headers are walked (wire/extensions.ts) and never sent back. Pieces of packets are put together
  *   (reassembly.ts), except neighbour discovery, which may not come in pieces (RFC 6980).
  * - What is for ourselves (our addresses, ::1) goes round inside (`Link.loop`), and only from there do such sources come.
- * - What we send has no extension headers but the router alert of MLD, and is never longer than its path carries.
+ * - What we send has no extension headers but the router alert of MLD, and a fragment header where it is longer than its
+ *   path carries and its protocol does not cut itself (all but TCP).
  */
 
 import { copy, GROUP_MAC_HI, isGroup, isHost, isLoopback, isUnspecified } from '../../base/ipv6.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import * as extensions from '../../wire/extensions.ts';
 import { HeaderWalk, WALK } from '../../wire/extensions.ts';
+import { PROTOCOL_TCP } from '../../wire/ipv4.ts';
 import * as wire from '../../wire/ipv6.ts';
 import { NET_LIMITS } from '../limits.ts';
 import type { Link } from '../link.ts';
 import type { PathMtu } from '../path-mtu.ts';
 import { FRAGMENT, KEY, KEY_IPV6, type Reassembly } from '../reassembly.ts';
 import type { AddressTable } from './addresses.ts';
+import { sendPieces6 } from './fragment.ts';
 import type { Groups6 } from './groups.ts';
 import type { Neighbours6 } from './neighbours.ts';
 import type { Routes6 } from './routes.ts';
@@ -32,6 +35,8 @@ export interface Ipv6Parts {
   readonly routes: Routes6;
   readonly paths: PathMtu;
   readonly reassembly: Reassembly;
+  /** Integers from 0 to 2^32 - 1: identifications that a stranger cannot guess (RFC 7739). */
+  readonly random: () => number;
 }
 
 export class Ipv6Layer {
@@ -220,9 +225,14 @@ export class Ipv6Layer {
   /** Send a frame of `turnAround`, `length` bytes in all. Takes it. False when it was dropped. */
   sendBack(frame: number, length: number): boolean {
     const link = this.#link;
-    wire.readDst(link.view, frame + ethernet.HEADER_LEN, this.#reply, REMOTE);
-    if (this.isLocal(this.#reply, REMOTE)) return link.loop(frame, length);
-    return link.transmit(frame, length);
+    const remote = this.#reply;
+    wire.readDst(link.view, frame + ethernet.HEADER_LEN, remote, REMOTE);
+    if (this.isLocal(remote, REMOTE)) return link.loop(frame, length);
+    const mtu = this.mtuTo(remote, REMOTE);
+    if (length - ethernet.HEADER_LEN <= mtu) return link.transmit(frame, length);
+    return sendPieces6(link, frame, length, mtu, this.#parts.random() | 0, (piece, bytes) =>
+      link.transmit(piece, bytes),
+    );
   }
 
   /**
@@ -269,7 +279,8 @@ export class Ipv6Layer {
   ): boolean {
     const link = this.#link;
     const isLong = length + wire.HEADER_LEN > this.mtuTo(words, flow + REMOTE);
-    if (isLong || !link.fits(frame, HEADERS + length)) return false;
+    if (length < 0 || length > 0xffff || link.roomFrom(frame) < HEADERS + length) return false;
+    if (isLong && protocol === PROTOCOL_TCP) return false;
     const isToGroup = isGroup(words, flow + REMOTE);
     this.#emitEthernet(frame, isToGroup ? GROUP_MAC_HI : 0, words[flow + 7]!);
     // A group beyond the link is for who says so (RFC 3493, section 5.2: the default is 1).
@@ -280,16 +291,28 @@ export class Ipv6Layer {
 
   /** Send what `prepare` made and the caller finished. Takes the frame. False when it was dropped. */
   dispatch(frame: number, length: number, words: Int32Array, flow: number): boolean {
-    const { routes, neighbours } = this.#parts;
+    const link = this.#link;
     const total = HEADERS + length;
-    if (isGroup(words, flow + REMOTE)) return this.#link.transmit(frame, total);
-    if (this.isLocal(words, flow + REMOTE)) return this.#link.loop(frame, total);
-    if (!routes.nextHop(words, flow + REMOTE)) {
-      this.#link.counters.noRoute++;
-      this.#link.free(frame);
+    const remote = flow + REMOTE;
+    if (this.isLocal(words, remote)) return link.loop(frame, total);
+    const isToGroup = isGroup(words, remote);
+    if (!isToGroup && !this.#parts.routes.nextHop(words, remote)) {
+      link.counters.noRoute++;
+      link.free(frame);
       return false;
     }
-    return neighbours.deliver(routes.hop, 0, frame, total);
+    const mtu = this.mtuTo(words, remote);
+    if (length + wire.HEADER_LEN <= mtu) return this.#leave(frame, total, isToGroup);
+    return sendPieces6(link, frame, total, mtu, this.#parts.random() | 0, (piece, bytes) =>
+      this.#leave(piece, bytes, isToGroup),
+    );
+  }
+
+  /** To the group whose MAC it has already, or to the next hop that `routes` has found. */
+  #leave(frame: number, length: number, isToGroup: boolean): boolean {
+    const { routes, neighbours } = this.#parts;
+    if (isToGroup) return this.#link.transmit(frame, length);
+    return neighbours.deliver(routes.hop, 0, frame, length);
   }
 
   /** The address is shared with the kernel: remember where this packet's sender, or the way to it, is. */

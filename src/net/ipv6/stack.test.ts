@@ -618,9 +618,41 @@ describe('UDP', () => {
     s.expectCount('badChecksum', 2);
   });
 
-  test('too long for the link or the path', () => {
+  test('longer than the link or the path: in pieces; than its buffer, not at all', () => {
     const s = ready();
-    s.net.udp6.sendTo(s.net.udp6.alloc(), 1453, 7, parseIpv6(PEER6_GLOBAL.ip), 7);
+    s.net.ipv6.setNeighbour(parseIpv6(PEER6_GLOBAL.ip), PEER6.mac);
+    const payload = new Uint8Array(1800).map((_, i) => i * 7);
+    const frame = s.net.udp6.alloc();
+    s.queue.memory.u8.set(payload, frame + UDP6_PAYLOAD_OFFSET);
+    s.net.udp6.sendTo(frame, payload.length, 7, parseIpv6(PEER6_GLOBAL.ip), 7);
+    s.turn(3000);
+    const pieces = s.queue.takeSent();
+    assert.deepEqual(
+      pieces.map((piece) => piece.length),
+      [1510, 422],
+    );
+    const back = new Stack(
+      {
+        dadTransmits: 0,
+        autoconfigure: false,
+        addresses: [{ address: parseIpv6(PEER6_GLOBAL.ip), prefix: 64 }],
+      },
+      { mac: PEER6.mac },
+    ).turn(0);
+    let got = 0;
+    back.net.udp6.bind(7, (f, at, length) => {
+      assert.deepEqual(back.queue.memory.u8.slice(at, at + length), payload);
+      got++;
+      back.net.udp6.replyInPlace(f, at, length);
+    });
+    back.receive(...pieces.reverse()).turn(10);
+    assert.equal(got, 1);
+    const replies = back.queue.takeSent().filter((f) => f[20] === 44);
+    assert.deepEqual(
+      replies.map((piece) => piece.length),
+      [1510, 422],
+    );
+    s.net.udp6.sendTo(s.net.udp6.alloc(), 2000, 7, parseIpv6(PEER6_GLOBAL.ip), 7);
     s.expectCount('txTooLong');
   });
 
@@ -726,10 +758,16 @@ describe('ICMPv6 (RFC 4443)', () => {
     ];
     assert.deepEqual(errors, told);
     s.receive(errorAbout(sent, 2, 0, 1280)).expectCount('badQuote');
-    s.net.udp6.sendTo(s.net.udp6.alloc(), 1280 - 47, 7, parseIpv6(FAR6), 7);
-    assert.equal(s.net.counters.txTooLong, 1);
-    s.net.udp6.sendTo(s.net.udp6.alloc(), 1280 - 48, 7, parseIpv6(FAR6), 7);
-    assert.equal(s.net.counters.txTooLong, 1);
+    s.net.ipv6.setNeighbour(parseIpv6(ROUTER6.ip), ROUTER6.mac);
+    for (const [length, frames] of [
+      [1280 - 48, 1],
+      [1280 - 47, 2],
+    ] as const) {
+      s.queue.takeSent();
+      s.net.udp6.sendTo(s.net.udp6.alloc(), length, 7, parseIpv6(FAR6), 7);
+      s.turn(s.nowMs + 1);
+      assert.equal(s.queue.takeSent().length, frames);
+    }
   });
 
   test('not about what we cannot have sent, or what is not quoted', () => {

@@ -90,8 +90,8 @@ export class Ipv6Stack {
     });
     const neighbours = new Neighbours6(link, control, addresses, ownsAddress);
     const routes = new Routes6(link, neighbours);
-    const { paths, reassembly, errors } = shared;
-    const parts = { control, addresses, neighbours, routes, groups, paths, reassembly };
+    const { paths, reassembly, errors, random } = shared;
+    const parts = { control, addresses, neighbours, routes, groups, paths, reassembly, random };
     this.ip = new Ipv6Layer(link, parts);
     this.#icmp = new Icmp6Layer(link, this.ip, addresses, errors);
     const { secret = null, autoconfigure = ownsAddress } = options;

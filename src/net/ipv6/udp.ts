@@ -140,9 +140,8 @@ export class Udp6Layer {
     const { view } = link;
     const at = payloadAt - wire.HEADER_LEN;
     const length = wire.HEADER_LEN + payloadLength;
-    ipv6.readSrc(view, frame + ethernet.HEADER_LEN, this.#flow, 4);
-    const isLong = length + ipv6.HEADER_LEN > this.#ip.mtuTo(this.#flow, 4);
-    if (isLong || !link.fits(frame, payloadAt + payloadLength - frame)) return this.#tooLong(frame);
+    const room = link.roomFrom(payloadAt);
+    if (payloadLength < 0 || payloadLength > room) return this.#tooLong(frame);
     const source = wire.dstPort(view, at);
     const destination = wire.srcPort(view, at);
     const reply = this.#ip.turnAround(frame, at, length, PROTOCOL_UDP);

@@ -50,6 +50,9 @@ export class Fields6 {
   /** ICMPv6 type, or NO_TYPE. */
   type = NO_TYPE;
   isPiece = false;
+  /** The upper layer's protocol, and where its header begins in the view; 0 in a piece, whose protocol is not known. */
+  protocol = wire.NO_NEXT_HEADER;
+  payloadAt = 0;
   readonly #walk = new HeaderWalk(true);
   readonly #prefix = new Int32Array(4);
   #at = 0;
@@ -64,6 +67,8 @@ export class Fields6 {
     wire.readSrc(view, at, this.source, 0);
     this.type = NO_TYPE;
     this.isPiece = false;
+    this.protocol = wire.NO_NEXT_HEADER;
+    this.payloadAt = 0;
     const walk = this.#walk;
     let outcome = walk.run(view, first, last, wire.nextHeader(view, at), at + 6, true);
     if (outcome === WALK.fragment) {
@@ -72,6 +77,8 @@ export class Fields6 {
       outcome = walk.run(view, walk.payloadAt, last, walk.protocol, walk.nextAt, false);
     }
     if (outcome !== WALK.payload) return -1 - DROP.truncated;
+    this.protocol = walk.protocol;
+    if (!this.isPiece) this.payloadAt = walk.payloadAt;
     if (walk.protocol !== wire.PROTOCOL_ICMPV6) return 0;
     if (last - walk.payloadAt < 4) return -1 - DROP.truncated;
     this.type = view.getUint8(walk.payloadAt);

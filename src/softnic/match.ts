@@ -68,8 +68,22 @@ export class FrameFields {
     if (type === ETHERTYPE_IPV4) return this.#parseIpv4(view, at + IPV4, length - IPV4);
     if (type === ETHERTYPE_ARP) return this.#parseArp(view, at + ARP, length - ARP);
     if (type !== ETHERTYPE_IPV6) return refused(DROP.otherProtocol);
+    return this.#parseIpv6(view, at, length);
+  }
+
+  #parseIpv6(view: DataView, at: number, length: number): number {
+    const { ipv6 } = this;
     this.kind = KIND.ipv6;
-    return this.ipv6.parse(view, at + ETH_HEADER_LEN, at + length);
+    this.srcPort = -1;
+    this.dstPort = -1;
+    const parsed = ipv6.parse(view, at + ETH_HEADER_LEN, at + length);
+    this.protocol = ipv6.protocol;
+    if (parsed < 0 || ipv6.payloadAt === 0 || !hasPorts(ipv6.protocol)) return parsed;
+    if (at + length - ipv6.payloadAt < 4) return refused(DROP.truncated);
+    this.transportAt = ipv6.payloadAt - at;
+    this.srcPort = view.getUint16(ipv6.payloadAt);
+    this.dstPort = view.getUint16(ipv6.payloadAt + 2);
+    return 0;
   }
 
   get isToGroup(): boolean {

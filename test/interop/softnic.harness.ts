@@ -169,12 +169,13 @@ export class Application {
     side: Side,
     filters = [anyFilter(side === 'a' ? ADDRESSES.aIp : ADDRESSES.bIp)],
     offload = false,
+    addresses6: readonly string[] = [],
   ): Application {
     const mac = side === 'a' ? ADDRESSES.aMac : ADDRESSES.bMac;
     const sizes = { ringSize: RING_SIZE, frameSize: FRAME_SIZE, frameCount: FRAME_COUNT };
     const { regionBytes } = virtioGeometry(sizes);
     const grant: VirtioGrant = { mac, mtu: 1500, headroom: 128, ...sizes, regionBytes };
-    const socket = nic.addPort({ port, mac, filters });
+    const socket = nic.addPort({ port, mac, filters, addresses6 });
     const fds = { region: createRegion(grant), socket };
     return new Application(openVirtioQueue(grant, fds, TIMEOUT_MS, offload), side);
   }

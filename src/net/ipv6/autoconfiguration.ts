@@ -76,7 +76,7 @@ export class Autoconfiguration {
     const type = wire.ROUTER_ADVERTISEMENT;
     const mtuAt = wire.findOption(view, at, end, type, wire.OPTION.mtu);
     const mtu = mtuAt < 0 ? 0 : wire.mtu(view, mtuAt);
-    if (mtu >= MTU_MIN && mtu <= this.#link.mtu) ip.mtu = mtu;
+    if (mtu >= MTU_MIN && mtu <= this.#link.mtu) ip.linkMtu = mtu;
     let option = wire.findOption(view, at, end, type, wire.OPTION.prefix);
     while (option >= 0) {
       this.#prefixed(option);

@@ -55,7 +55,7 @@ export class Ipv6Layer {
   readonly walk = new HeaderWalk();
   /** What a router may change. */
   hopLimit: number = NET_LIMITS.ttl;
-  mtu: number;
+  linkMtu: number;
   readonly #link: Link;
   readonly #parts: Ipv6Parts;
   readonly #reply = new Int32Array(8);
@@ -63,7 +63,7 @@ export class Ipv6Layer {
   constructor(link: Link, parts: Ipv6Parts) {
     this.#link = link;
     this.#parts = parts;
-    this.mtu = link.mtu;
+    this.linkMtu = link.mtu;
   }
 
   /**
@@ -263,7 +263,7 @@ export class Ipv6Layer {
   mtuTo(w: Int32Array, i: number): number {
     const { paths } = this.#parts;
     const path = paths.get(w[i]!, w[i + 1]!, w[i + 2]!, w[i + 3]!, this.#link.nowMs);
-    return Math.min(path, this.mtu);
+    return Math.min(path, this.linkMtu);
   }
 
   /**
@@ -313,6 +313,30 @@ export class Ipv6Layer {
     const { routes, neighbours } = this.#parts;
     if (isToGroup) return this.#link.transmit(frame, length);
     return neighbours.deliver(routes.hop, 0, frame, length);
+  }
+
+  /** Bytes of the headers that `send` writes before a segment. */
+  headerLength(): number {
+    return HEADERS;
+  }
+
+  /** Longest packet, header included, that reaches the remote address of a flow. */
+  mtu(words: Int32Array, flow: number): number {
+    return this.mtuTo(words, flow + REMOTE);
+  }
+
+  /**
+   * Send the `length` bytes that stand at `at` in a frame of the pool, a whole segment of `protocol`, from a flow that `route`
+   * has said yes to. Takes one reference to the frame. False when it was dropped, and counted.
+   */
+  send(at: number, length: number, protocol: number, words: Int32Array, flow: number): boolean {
+    const frame = at - HEADERS;
+    if (this.prepare(frame, length, protocol, words, flow)) {
+      return this.dispatch(frame, length, words, flow);
+    }
+    this.#link.counters.txTooLong++;
+    this.#link.free(frame);
+    return false;
   }
 
   /** The address is shared with the kernel: remember where this packet's sender, or the way to it, is. */

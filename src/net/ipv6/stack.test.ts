@@ -430,14 +430,14 @@ describe('routers and addresses of theirs', () => {
   test('MTU and hop limit are taken within bounds', () => {
     const s = start().receive(routerAdvertisement(ROUTER6, { mtu: 1400, hopLimit: 55 }));
     const { ip } = s.net.ipv6;
-    assert.deepEqual([ip.mtu, ip.hopLimit], [1400, 55]);
+    assert.deepEqual([ip.linkMtu, ip.hopLimit], [1400, 55]);
     for (const [mtu, hopLimit] of [
       [1279, 1],
       [9000, 0],
       [0, 31],
     ] as const) {
       s.receive(routerAdvertisement(ROUTER6, { mtu, hopLimit }));
-      assert.deepEqual([ip.mtu, ip.hopLimit], [1400, 55]);
+      assert.deepEqual([ip.linkMtu, ip.hopLimit], [1400, 55]);
     }
   });
 
@@ -783,6 +783,45 @@ describe('ICMPv6 (RFC 4443)', () => {
     s.receive(errorAbout(foreign, 2, 0, 1280), errorAbout(unbound, 2, 0, 1280));
     s.receive(errorAbout(short.subarray(0, 14 + 47), 2, 0, 1280)).expectCount('badQuote', 3);
     assert.equal(s.net.ipv6.ip.mtuTo(parseIpv6(FAR6), 0), 1500);
+  });
+});
+
+describe('a transport above', () => {
+  const segment = (to: Host6): Uint8Array => ipv6Frame(PEER6_GLOBAL, to, 6, HELLO);
+
+  test('gets its segments with both ends, and sends them where they stand', () => {
+    const s = ready();
+    const { ip, neighbours } = s.net.ipv6;
+    const got: string[] = [];
+    s.net.ipv6.tcp = {
+      flow: new Int32Array(8),
+      receive(frame, at, length) {
+        got.push(`${formatIpv6(this.flow)} ${formatIpv6(this.flow, 4)} ${length}`);
+        s.net.udp6.hold(frame);
+        neighbours.setPermanent(this.flow, 4, 0x0200, 1);
+        const flow = Int32Array.of(0, ...new Array(6).fill(0), 0, ...this.flow);
+        flow.fill(0, 8, 12);
+        assert.ok(ip.route(flow, 8));
+        assert.equal(ip.mtu(flow, 8), 1500);
+        assert.ok(ip.send(at, length, 6, flow, 8));
+      },
+    };
+    s.receive(segment(US6_GLOBAL));
+    assert.deepEqual(got, [`${US6_GLOBAL.ip} ${PEER6_GLOBAL.ip} 5`]);
+    assert.deepEqual(s.queue.takeSent(), [ipv6Frame(US6_GLOBAL, { ...PEER6_GLOBAL }, 6, HELLO)]);
+    s.receive(segment(ALL_NODES6)).expectSent();
+    assert.equal(got.length, 1);
+  });
+
+  test('is not cut into pieces, and may not send as others', () => {
+    const s = ready();
+    const { ip } = s.net.ipv6;
+    const flow = Int32Array.of(...parseIpv6(US6_GLOBAL.ip), ...parseIpv6(PEER6_GLOBAL.ip));
+    assert.ok(ip.route(flow, 0));
+    assert.equal(ip.send(s.net.udp6.alloc() + 54, 1461, 6, flow, 0), false);
+    s.expectCount('txTooLong');
+    flow[3] = 99;
+    assert.equal(ip.route(flow, 0), false);
   });
 });
 

@@ -14,7 +14,7 @@ import { SIPHASH_KEY_LEN } from '../../base/siphash.ts';
 import * as ethernet from '../../wire/ethernet.ts';
 import { WALK } from '../../wire/extensions.ts';
 import * as icmp from '../../wire/icmpv6.ts';
-import { PROTOCOL_UDP } from '../../wire/ipv4.ts';
+import { PROTOCOL_TCP, PROTOCOL_UDP } from '../../wire/ipv4.ts';
 import * as wire from '../../wire/ipv6.ts';
 import * as mld from '../../wire/mld.ts';
 import * as ndp from '../../wire/ndp.ts';
@@ -56,6 +56,14 @@ export interface SharedParts {
   readonly random: () => number;
 }
 
+/** A transport with connections, as IPv6 calls it: TCP. */
+export interface Transport6 {
+  /** Where the addresses of the next segment are written: ours, then the sender's. */
+  readonly flow: Int32Array;
+  /** A segment of `length` bytes at `at`, to one host. Counts its outcome; takes the frame when it keeps it. */
+  receive(frame: number, at: number, length: number): void;
+}
+
 export interface Ipv6AddressInfo {
   readonly address: string;
   readonly prefix: number;
@@ -68,6 +76,8 @@ export class Ipv6Stack {
   readonly neighbours: Neighbours6;
   readonly addresses: AddressTable;
   readonly routes: Routes6;
+  /** Null: there is no TCP. It sends by `ip`. */
+  tcp: Transport6 | null = null;
   readonly #link: Link;
   readonly #ownsAddress: boolean;
   readonly #groups: Groups6;
@@ -147,12 +157,24 @@ export class Ipv6Stack {
     if (outcome !== WALK.payload) return;
     if (!this.#ownsAddress) ip.learn(ip.frame);
     if (ip.protocol === PROTOCOL_UDP) this.udp.receive();
+    else if (ip.protocol === PROTOCOL_TCP && this.tcp !== null) this.#receiveTcp(this.tcp);
     else if (ip.protocol === wire.PROTOCOL_ICMPV6) this.#receiveIcmp();
     else if (!this.#ownsAddress) counters.notForUs++;
     else {
       counters.noProtocol++;
       if (ip.protocol !== wire.NO_NEXT_HEADER) this.#problem(UNKNOWN_HEADER, ip.walk.nextAt, false);
     }
+  }
+
+  /** TCP speaks with one host at a time (RFC 9293, section 3.9.2.3). */
+  #receiveTcp(tcp: Transport6): void {
+    const { frame, flow, payloadAt, payloadEnd, isUnicast } = this.ip;
+    if (!isUnicast) {
+      this.#link.counters.notForUs++;
+      return;
+    }
+    tcp.flow.set(flow);
+    tcp.receive(frame, payloadAt, payloadEnd - payloadAt);
   }
 
   #problem(code: number, pointer: number, tellsGroup: boolean): void {

@@ -1,5 +1,6 @@
 /** What a VNIC may not send, and the reason for which the device drops it. */
-import { MAC_BROADCAST, macHi, macLo, parseIpv4 } from '../../src/base/address.ts';
+import { formatIpv6, MAC_BROADCAST, macHi, macLo, parseIpv4 } from '../../src/base/address.ts';
+import { setEui64 } from '../../src/base/ipv6.ts';
 import type { DropReason } from '../../src/device/drops.ts';
 import * as arp from '../../src/wire/arp.ts';
 import {
@@ -10,6 +11,15 @@ import {
   viewOfBytes,
   withOptions,
 } from '../support/frames.ts';
+import {
+  ALL_NODES6,
+  advertisement,
+  echo6Frame,
+  fragments6,
+  type Host6,
+  routerAdvertisement,
+  withExtensions,
+} from '../support/frames6.ts';
 
 export interface Party {
   readonly mac: number;
@@ -103,7 +113,7 @@ export function wholeLies(me: Party, neighbour: Party, elsewhere: Party): Lie[] 
     ['a VLAN tag', 'otherProtocol', tagged(udp(me), 0x8100)],
     ['a service tag', 'otherProtocol', tagged(udp(me), 0x88a8)],
     ["a VLAN tag before the neighbour's address", 'otherProtocol', tagged(udp(theirs), 0x8100)],
-    ['IPv6', 'otherProtocol', poke(udp(me), 12, 0x86, 0xdd)],
+    ['MPLS', 'otherProtocol', poke(udp(me), 12, 0x88, 0x47)],
     ['a length in place of a type (802.3)', 'otherProtocol', poke(udp(me), 12, 0, 40)],
     ['half an IPv4 header', 'truncated', udp(me).slice(0, 30)],
     ['a header of 4 words', 'truncated', poke(udp(me), 14, 0x44)],
@@ -111,6 +121,60 @@ export function wholeLies(me: Party, neighbour: Party, elsewhere: Party): Lie[] 
     ['a length past the end', 'truncated', poke(udp(me), 16, 0x05, 0x00)],
     ['half an ARP', 'truncated', arpFrame(OP_REQUEST, me, elsewhere).slice(0, 40)],
   ];
+}
+
+/** By a VNIC with a whole address, which has IPv6, too, under its MAC. */
+export function ipv6Lies(me: Party, neighbour: Party): Lie[] {
+  const of = ({ mac }: Party): Host6 => ({ mac: me.mac, ip: linkLocal(mac) });
+  const [self, theirs] = [of(me), of(neighbour)];
+  const them = { mac: neighbour.mac, ip: theirs.ip };
+  const prefixes = [{ prefix: '2001:db8:6::' }];
+  return [
+    ["the neighbour's link-local address", 'spoofedAddress', echo6Frame(theirs, them, body)],
+    [
+      'an address of no prefix that is here',
+      'spoofedAddress',
+      echo6Frame({ ...self, ip: '2001:db8::1' }, them, body),
+    ],
+    ['no address', 'spoofedAddress', echo6Frame({ ...self, ip: '::' }, them, body)],
+    [
+      "an advertisement of the neighbour's address",
+      'spoofedArp',
+      advertisement(self, ALL_NODES6, theirs.ip, 0x20),
+    ],
+    [
+      "an advertisement with the neighbour's MAC inside",
+      'spoofedArp',
+      advertisement(self, them, self.ip, 0x60, neighbour.mac),
+    ],
+    ["a router's message", 'spoofedArp', routerAdvertisement(self, { prefixes })],
+    [
+      "a router's message behind options",
+      'spoofedArp',
+      withExtensions(
+        routerAdvertisement(self, { prefixes }),
+        60,
+        Uint8Array.of(58, 0, 1, 4, 0, 0, 0, 0),
+      ),
+    ],
+    [
+      "a router's message in pieces",
+      'spoofedArp',
+      fragments6(routerAdvertisement(self, { prefixes }), 32)[0]!,
+    ],
+    [
+      'IPv4 that says it is IPv6',
+      'truncated',
+      poke(udpFrame({ ...me, port: PORT }, { ...neighbour, port: PORT }, body), 12, 0x86, 0xdd),
+    ],
+  ];
+}
+
+/** fe80:: and what its MAC makes (RFC 4291, appendix A). */
+function linkLocal(mac: number): string {
+  const words = Int32Array.of(0xfe800000, 0, 0, 0);
+  setEui64(words, 0, macHi(mac), macLo(mac) | 0);
+  return formatIpv6(words);
 }
 
 /** By a VNIC with some UDP ports of its address and nothing else. */

@@ -5,7 +5,15 @@ import { formatIpv4 } from '../../src/base/address.ts';
 import { isolateNetwork } from '../support/network.ts';
 import { rootMissing } from '../support/privilege.ts';
 import { until } from '../support/until.ts';
-import { honest, type Lie, NARROW_PORTS, narrowLies, type Party, wholeLies } from './lies.ts';
+import {
+  honest,
+  ipv6Lies,
+  type Lie,
+  NARROW_PORTS,
+  narrowLies,
+  type Party,
+  wholeLies,
+} from './lies.ts';
 import type { Actor } from './process.ts';
 import { attackerSpec, type Neighbour, SHAPES, SOFTNIC, Stage } from './stage.ts';
 
@@ -123,6 +131,12 @@ for (const shape of SHAPES) {
     });
 
     if (shape === SOFTNIC) {
+      test('IPv6 as another', async () => {
+        const vnic = await attacker.act<Opened>('openOwn', { spec: attackerSpec(shape, 6) });
+        const [me, to] = [partyOf(vnic), partyOf(sink)];
+        await tell(vnic, ipv6Lies(me, victim()), honest(me, to));
+      });
+
       test('the MAC of the neighbour', async () => {
         const vnic = await attacker.act<Opened>('openOwn', { spec: attackerSpec(shape, 4) });
         const lie = honest({ mac: victim().mac, ip: vnic.address }, partyOf(sink));

@@ -228,6 +228,24 @@ describe('neighbours, asking (RFC 4861, section 7.3)', () => {
     s.expectAllFrames();
   });
 
+  test('a cache full of neighbours who answer keeps them, whoever else is asked for or asks', () => {
+    const s = ready();
+    const ips = Array.from({ length: 600 }, (_, i) => `2001:db8::5:${(i + 1).toString(16)}`);
+    for (const ip of ips) {
+      s.turn(s.nowMs + 20).send(ip);
+      s.receive(advertisement({ ...PEER6, ip }, US6_GLOBAL, ip, 0x60));
+    }
+    const known = (): string[] =>
+      ips.filter((ip) => s.net.ipv6.neighbourState(parseIpv6(ip)) === 'reachable');
+    const before = known();
+    assert.ok(before.length > 200, `${before.length} of ${ips.length}`);
+    for (let i = 1; i < 600; i++) {
+      s.send(`2001:db8::dead:${i.toString(16)}`);
+      s.receive(solicitation({ ...PEER6, ip: `2001:db8::bad:${i.toString(16)}` }, US6_GLOBAL.ip));
+    }
+    assert.deepEqual(known(), before);
+  });
+
   test('a flood of strangers who ask displaces nobody who answers', () => {
     const s = reachable();
     for (let i = 0; i < 3000; i++) {

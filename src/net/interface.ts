@@ -17,7 +17,7 @@ import { ArpCache, type NeighbourState } from './arp.ts';
 import type { NetCounters } from './counters.ts';
 import { IcmpLayer } from './icmp.ts';
 import { IcmpErrors } from './icmp-errors.ts';
-import { Ipv4Output } from './ip-output.ts';
+import { DualOutput, Ipv4Output } from './ip-output.ts';
 import { Ipv4Layer } from './ipv4.ts';
 import { type Ipv6Options, Ipv6Stack } from './ipv6/stack.ts';
 import type { Udp6Layer } from './ipv6/udp.ts';
@@ -147,9 +147,11 @@ export class NetInterface {
       else this.#icmp.error(frame, TIME_EXCEEDED, REASSEMBLY_TIME);
     };
     this.#ipv6 = this.#openIpv6(ipv6, options.neighbours ?? null, random);
-    const out = new Ipv4Output(this.#ip);
+    const ipv4Out = new Ipv4Output(this.#ip);
+    const out = this.#ipv6 === null ? ipv4Out : new DualOutput(ipv4Out, this.#ipv6.ip);
     this.tcp = new TcpLayer(link, out, options.secret ?? null, this.#ownsAddress);
     this.icmpErrors.handle(wire.PROTOCOL_TCP, this.tcp.onIcmpError);
+    if (this.#ipv6 !== null) this.#ipv6.tcp = this.tcp;
     this.#receiver = new Receiver(
       link,
       {

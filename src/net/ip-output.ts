@@ -6,9 +6,11 @@
  *   So a table of connections holds its addresses in one array, and nothing is allocated or copied to send.
  * - A segment is sent where it stands: IP and Ethernet headers are written backwards before it.
  */
+import { isGroup } from '../base/ipv6.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { HEADER_LEN as IPV4_HEADER_LEN } from '../wire/ipv4.ts';
 import type { Ipv4Layer } from './ipv4.ts';
+import type { Ipv6Layer } from './ipv6/layer.ts';
 
 /** Words of a flow, and where its remote address starts. */
 export const FLOW_WORDS = 8;
@@ -33,6 +35,8 @@ export interface IpOutput {
    * to the frame; with headers moved before `at`, its handle is another. False when it was dropped, and counted.
    */
   send(at: number, length: number, protocol: number, words: Int32Array, flow: number): boolean;
+  /** The other end has said that something new of ours arrived: the way there works (RFC 4861, section 7.3.1). */
+  confirm(words: Int32Array, flow: number): void;
 }
 
 export const isMappedIpv4 = (words: Int32Array, at: number): boolean =>
@@ -80,5 +84,48 @@ export class Ipv4Output implements IpOutput {
   send(at: number, length: number, protocol: number, words: Int32Array, flow: number): boolean {
     const frame = at - IPV4_HEADER_LEN - ethernet.HEADER_LEN;
     return this.#ip.send(frame, length, protocol, words[flow + FLOW_REMOTE + 3]!);
+  }
+
+  /** ARP asks again by its own clock (RFC 1122, section 2.3.2.1). */
+  confirm(): void {}
+}
+
+/** Both families below a transport protocol: the remote address says which. */
+export class DualOutput implements IpOutput {
+  readonly #ipv4: Ipv4Output;
+  readonly #ipv6: Ipv6Layer;
+
+  constructor(ipv4: Ipv4Output, ipv6: Ipv6Layer) {
+    this.#ipv4 = ipv4;
+    this.#ipv6 = ipv6;
+  }
+
+  headerLength(words: Int32Array, flow: number): number {
+    const isIpv4 = isMappedIpv4(words, flow + FLOW_REMOTE);
+    return isIpv4 ? this.#ipv4.headerLength() : this.#ipv6.headerLength();
+  }
+
+  route(words: Int32Array, flow: number): boolean {
+    if (isMappedIpv4(words, flow + FLOW_REMOTE)) return this.#ipv4.route(words, flow);
+    return !isGroup(words, flow + FLOW_REMOTE) && this.#ipv6.route(words, flow);
+  }
+
+  isLocal(words: Int32Array, at: number): boolean {
+    return isMappedIpv4(words, at) ? this.#ipv4.isLocal(words, at) : this.#ipv6.isLocal(words, at);
+  }
+
+  mtu(words: Int32Array, flow: number): number {
+    const isIpv4 = isMappedIpv4(words, flow + FLOW_REMOTE);
+    return isIpv4 ? this.#ipv4.mtu(words, flow) : this.#ipv6.mtu(words, flow);
+  }
+
+  send(at: number, length: number, protocol: number, words: Int32Array, flow: number): boolean {
+    return isMappedIpv4(words, flow + FLOW_REMOTE)
+      ? this.#ipv4.send(at, length, protocol, words, flow)
+      : this.#ipv6.send(at, length, protocol, words, flow);
+  }
+
+  confirm(words: Int32Array, flow: number): void {
+    if (!isMappedIpv4(words, flow + FLOW_REMOTE)) this.#ipv6.confirm(words, flow);
   }
 }

@@ -152,7 +152,7 @@ export class Receiver {
 
   /** A packet of several pieces, the first at `first` in the batch: TCP that the device did not cut, or nothing for us. */
   #receivePieces(first: number, flags: Uint8Array): void {
-    const { view, counters, queue, macHi: ourHi, macLo: ourLo } = this.#link;
+    const { counters, queue } = this.#link;
     let count = 1;
     let total = this.#lengths[first]!;
     for (; (flags[first + count - 1]! & FRAME_FLAG.more) !== 0; count++) {
@@ -160,34 +160,47 @@ export class Receiver {
     }
     this.#next = first + count;
     counters.rxFrames++;
+    if (this.#takePieces(first, count, total, flags[first]!)) return;
+    for (let i = first; i < first + count; i++) queue.free(this.#frames[i]!);
+  }
+
+  /** True when TCP took the packet, with every frame; otherwise its outcome is counted. */
+  #takePieces(first: number, count: number, total: number, flags: number): boolean {
+    const { view, counters, macHi: ourHi, macLo: ourLo } = this.#link;
+    const { ipv6 } = this.#layers;
     const frame = this.#frames[first]!;
     const isOurs =
       ethernet.check(view, frame, frame + this.#lengths[first]!) >= 0 &&
       ethernet.dstHi(view, frame) === ourHi &&
       ethernet.dstLo(view, frame) === ourLo &&
-      (flags[first]! & FRAME_FLAG.checksum) !== 0;
+      (flags & FRAME_FLAG.checksum) !== 0;
+    const type = isOurs ? ethernet.type(view, frame) : 0;
+    if (type === ethernet.TYPE_IPV4) return this.#takeIpv4Pieces(first, count, total);
+    if (type === ethernet.TYPE_IPV6 && ipv6 !== null) {
+      return ipv6.receivePieces(this.#frames, this.#lengths, first, count, total);
+    }
+    counters.notForUs++;
+    return false;
+  }
+
+  #takeIpv4Pieces(first: number, count: number, total: number): boolean {
+    const { view, counters } = this.#link;
+    const { ip, tcp } = this.#layers;
+    const frame = this.#frames[first]!;
     const at = frame + ethernet.HEADER_LEN;
-    if (isOurs && ethernet.type(view, frame) === ethernet.TYPE_IPV4) {
-      const length = this.#layers.ip.receive(at, frame + total, true);
-      const payloadAt = at + (length < 0 ? 0 : wire.headerLength(view, at));
-      const isWhole = length === frame + total - payloadAt;
-      if (length >= 0 && isWhole && wire.protocol(view, at) === wire.PROTOCOL_TCP) {
-        if (!this.#ownsAddress) this.#layers.ip.learn(frame, wire.src(view, at));
-        const firstLength = frame + this.#lengths[first]! - payloadAt;
-        this.#layers.tcp.setIpv4Flow(wire.src(view, at), wire.dst(view, at));
-        this.#layers.tcp.receivePieces(
-          this.#frames,
-          this.#lengths,
-          first,
-          count,
-          payloadAt,
-          firstLength,
-        );
-        return;
-      }
-      if (length >= 0) counters.noProtocol++;
-    } else counters.notForUs++;
-    for (let i = first; i < first + count; i++) queue.free(this.#frames[i]!);
+    const length = ip.receive(at, frame + total, true);
+    if (length < 0) return false;
+    const payloadAt = at + wire.headerLength(view, at);
+    const isWhole = length === frame + total - payloadAt;
+    if (!isWhole || wire.protocol(view, at) !== wire.PROTOCOL_TCP) {
+      counters.noProtocol++;
+      return false;
+    }
+    if (!this.#ownsAddress) ip.learn(frame, wire.src(view, at));
+    const firstLength = frame + this.#lengths[first]! - payloadAt;
+    tcp.setIpv4Flow(wire.src(view, at), wire.dst(view, at));
+    tcp.receivePieces(this.#frames, this.#lengths, first, count, payloadAt, firstLength);
+    return true;
   }
 
   #receive(frame: number, end: number): void {

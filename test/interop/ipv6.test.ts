@@ -11,6 +11,7 @@ import { type SpawnOptions, spawn, spawnSync } from 'node:child_process';
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import fs from 'node:fs';
+import net from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { parseIpv6, parseMac } from '../../src/base/address.ts';
 import { closeFd } from '../../src/ffi/fd.ts';
@@ -19,11 +20,14 @@ import { formatNetCounters } from '../../src/net/counters.ts';
 import { NetInterface } from '../../src/net/interface.ts';
 import type { Ipv6Options } from '../../src/net/ipv6/stack.ts';
 import { UDP6_PAYLOAD_OFFSET } from '../../src/net/ipv6/udp.ts';
+import { TCP_END, type TcpConnection, type TcpHandlers } from '../../src/net/tcp/api.ts';
 import { ROUTER6, routerAdvertisement } from '../support/frames6.ts';
 import { isolateNetwork } from '../support/network.ts';
 import { rootMissing } from '../support/privilege.ts';
 import { until } from '../support/until.ts';
+import { KernelEnd } from './kernel-end.ts';
 import { ADDRESSES, Application, SoftNicProcess } from './softnic.harness.ts';
+import { Pattern } from './tcp-pattern.ts';
 
 const OURS = '2001:db8::77';
 const KERNEL = '2001:db8::fe';
@@ -31,6 +35,62 @@ const PREFIX = '2001:db8:1::';
 const LINK_LOCAL = 'fe80::aff:fe00:1';
 const ECHO = 7;
 const PORT = 7000;
+const MEGABYTE = 1024 * 1024;
+const TALK_MS = 20_000;
+
+/** Our end of a TCP connection: sends a megabyte of the pattern, then FIN, and checks the peer's. */
+class OurEnd implements TcpHandlers {
+  received = 0;
+  isRight = true;
+  ended = false;
+  closed = -1;
+  remote = '';
+  readonly #u8: Uint8Array;
+  readonly #sending = new Pattern();
+  readonly #receiving = new Pattern();
+  readonly #chunk = new Uint8Array(16_384);
+
+  constructor(u8: Uint8Array) {
+    this.#u8 = u8;
+  }
+
+  onOpen(connection: TcpConnection): void {
+    this.onDrain(connection);
+  }
+  onDrain(connection: TcpConnection): void {
+    this.remote = connection.remoteAddress;
+    while (this.#sending.at < MEGABYTE) {
+      const want = Math.min(this.#chunk.length, MEGABYTE - this.#sending.at);
+      this.#sending.peek(this.#chunk, want);
+      const took = connection.write(this.#chunk, 0, want);
+      this.#sending.skip(took);
+      if (took < want) return;
+    }
+    connection.end();
+  }
+  onData(_connection: TcpConnection, _frame: number, at: number, length: number): void {
+    this.isRight &&= this.#receiving.matches(this.#u8, at, length);
+    this.received += length;
+  }
+  onEnd(): void {
+    this.ended = true;
+  }
+  onClose(_connection: TcpConnection, why: number): void {
+    this.closed = why;
+  }
+}
+
+/** Both had everything of the other, and ended in order. */
+async function expectDone(
+  ours: () => OurEnd | undefined,
+  kernel: () => KernelEnd | undefined,
+): Promise<void> {
+  await until(() => kernel()?.closed === true && (ours()?.closed ?? -1) >= 0, TALK_MS);
+  const { error, received, isRight } = kernel()!;
+  assert.deepEqual([error, received, isRight], [null, MEGABYTE, true]);
+  const { closed, ended, received: got, isRight: isOurs } = ours()!;
+  assert.deepEqual([closed, ended, got, isOurs], [TCP_END.closed, true, MEGABYTE, true]);
+}
 
 function run(command: string, ...args: string[]): string {
   const { status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8', timeout: 5000 });
@@ -79,17 +139,18 @@ describe('IPv6 between the stack and Linux', { skip: rootMissing() }, () => {
 
   function open(side: 'a' | 'b', ipv6: Ipv6Options): NetInterface {
     const port = side === 'a' ? 1 : 2;
-    const app = Application.connect(nic, port, side, undefined, false, [OURS, KERNEL]);
+    const app = Application.connect(nic, port, side, undefined, true, [OURS, KERNEL]);
     applications.push(app);
-    const net = new NetInterface({
+    const stack = new NetInterface({
       queue: app.queue,
       mac: side === 'a' ? ADDRESSES.aMac : ADDRESSES.bMac,
       address: side === 'a' ? ADDRESSES.aIp : ADDRESSES.bIp,
       prefix: 24,
+      secret: Int32Array.of(1, 2, 3, 4),
       ipv6,
     });
-    stacks.push(net);
-    return net;
+    stacks.push(stack);
+    return stack;
   }
 
   before(async () => {
@@ -109,14 +170,14 @@ describe('IPv6 between the stack and Linux', { skip: rootMissing() }, () => {
     us = open('a', { addresses: [{ address: parseIpv6(OURS), prefix: 64 }] });
     us.udp6.bind(ECHO, (frame, at, length) => us.udp6.echoInPlace(frame, at, length));
     timer = setInterval(() => {
-      for (const net of stacks) for (let i = 0; i < 4; i++) net.poll(performance.now());
+      for (const stack of stacks) for (let i = 0; i < 16; i++) stack.poll(performance.now());
     }, 1);
     await until(() => us.ipv6.list().every(({ state }) => state === 'preferred'));
   });
 
   after(async () => {
     clearInterval(timer);
-    for (const net of stacks) net.close();
+    for (const stack of stacks) stack.close();
     for (const app of applications) app.close();
     await nic.close();
     closeFd(router);
@@ -166,6 +227,57 @@ describe('IPv6 between the stack and Linux', { skip: rootMissing() }, () => {
     assert.ok(us.udp6.sendTo(frame, 8, 4000, parseIpv6(kernel), PORT + 1));
     await until(() => got === 'question');
     assert.equal(us.ipv6.neighbourState(parseIpv6(kernel)), 'reachable');
+  });
+
+  test('TCP as server: a megabyte each way at once, to the global and the link-local address', async () => {
+    const servers: OurEnd[] = [];
+    const listener = us.tcp.listen({
+      port: 80,
+      address: '::',
+      onConnection: (connection) => {
+        const server = new OurEnd(applications[0]!.queue.memory.u8);
+        servers.push(server);
+        server.onOpen(connection);
+        return server;
+      },
+    });
+    for (const [i, host] of [OURS, `${LINK_LOCAL}%br0`].entries()) {
+      const kernel = new KernelEnd(net.connect({ host, port: 80, allowHalfOpen: true }));
+      kernel.send(MEGABYTE);
+      await expectDone(
+        () => servers[i],
+        () => kernel,
+      );
+    }
+    assert.match(servers[0]!.remote, /^2001:db8::f[de]$/);
+    assert.match(servers[1]!.remote, /^fe80::/);
+    listener.close();
+  });
+
+  test('TCP as client: a megabyte each way at once, and refusals both ways', async (t) => {
+    const ends: KernelEnd[] = [];
+    const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+      const end = new KernelEnd(socket);
+      ends.push(end);
+      end.send(MEGABYTE);
+    });
+    t.after(() => server.close());
+    server.listen(8080, KERNEL);
+    await once(server, 'listening');
+    const { u8 } = applications[0]!.queue.memory;
+    const ours = new OurEnd(u8);
+    us.tcp.connect({ address: KERNEL, port: 8080, handlers: ours });
+    await expectDone(
+      () => ours,
+      () => ends[0],
+    );
+
+    const refused = new OurEnd(u8);
+    us.tcp.connect({ address: KERNEL, port: 8081, handlers: refused });
+    await until(() => refused.closed === TCP_END.refused);
+    const kernel = new KernelEnd(net.connect({ host: OURS, port: 81 }));
+    await until(() => kernel.closed);
+    assert.equal(kernel.error?.code, 'ECONNREFUSED');
   });
 
   test('a closed port is refused, both ways', async (t) => {

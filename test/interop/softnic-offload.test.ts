@@ -1,7 +1,11 @@
 /** Offloads of the software NIC: frames that are finished, cut and put together, for receivers of every kind. */
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { macHi, macLo } from '../../src/base/address.ts';
+import { setEui64 } from '../../src/base/ipv6.ts';
 import { FRAME_FLAG, NO_FRAME } from '../../src/device/nic.ts';
+import { NetInterface } from '../../src/net/interface.ts';
+import { TCP_END, type TcpConnection } from '../../src/net/tcp/api.ts';
 import * as checksum from '../../src/wire/checksum.ts';
 import { LeakCheck } from '../support/leaks.ts';
 import { until } from '../support/until.ts';
@@ -60,6 +64,40 @@ function packet(payload: number, sequence = 0xffff_fff0): Buffer {
   for (let i = 0; i < payload; i++) bytes[HEADERS + i] = (i * 7 + (i >>> 8)) & 255;
   bytes.writeUInt16BE(checksum.fold(pseudoHeader(TCP, 32 + payload)), 50);
   return bytes;
+}
+
+const HEADERS6 = HEADERS + 20;
+const IPV6_ADDRESSES_AT = 14 + 8;
+const TCP_AT6 = 14 + 40;
+
+/** The same between the link-local addresses of both MACs. */
+function packet6(payload: number): Buffer {
+  const ipv4 = packet(payload);
+  const bytes = Buffer.concat([ipv4.subarray(0, 14), Buffer.alloc(40), ipv4.subarray(34)]);
+  bytes.writeUInt16BE(0x86dd, 12);
+  bytes.writeUInt8(0x60, 14);
+  bytes.writeUInt16BE(32 + payload, 18);
+  bytes.writeUInt16BE((TCP << 8) | 64, 20);
+  for (const [i, mac] of [aMac, bMac].entries()) {
+    const words = Int32Array.of(0xfe80_0000, 0, 0, 0);
+    setEui64(words, 0, macHi(mac), macLo(mac) | 0);
+    for (const [k, word] of words.entries()) {
+      bytes.writeInt32BE(word, IPV6_ADDRESSES_AT + 16 * i + 4 * k);
+    }
+  }
+  bytes.writeUInt16BE(checksum.fold(pseudoHeader6(bytes)), TCP_AT6 + 16);
+  return bytes;
+}
+
+const pseudoHeader6 = (bytes: Buffer): number => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  return checksum.sum(view, IPV6_ADDRESSES_AT, 32) + TCP + bytes.length - TCP_AT6;
+};
+
+function isValid6(bytes: Buffer): boolean {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const length = bytes.length - TCP_AT6;
+  return checksum.isValid(checksum.sum(view, TCP_AT6, length) + pseudoHeader6(bytes));
 }
 
 /** Put `bytes` into frames, the first piece of `first` bytes, and send them as one packet. */
@@ -128,6 +166,16 @@ function isValid(bytes: Buffer): boolean {
   return checksum.isValid(checksum.sum(view, 34, length) + pseudoHeader(protocol, length));
 }
 
+const stackOn = (app: Application, mac: number, address: number): NetInterface =>
+  new NetInterface({
+    queue: app.queue,
+    mac,
+    address,
+    prefix: 24,
+    secret: Int32Array.of(1, 2, 3, mac | 0),
+    ipv6: { dadTransmits: 0, autoconfigure: false },
+  });
+
 const OFFLOAD = FRAME_FLAG.checksum | FRAME_FLAG.segment;
 
 describe('offloads of the software NIC', () => {
@@ -166,6 +214,99 @@ describe('offloads of the software NIC', () => {
     assert.ok(joined.equals(sent.subarray(HEADERS)));
     assert.equal(nic.stats(1).txPackets, 11);
     assert.equal(nic.stats(2).rxPackets, 11);
+  });
+
+  test('IPv6 arrives whole at who takes such packets, and cut at who does not', async () => {
+    const a = connect(1, 'a', true);
+    let b = connect(2, 'b', true);
+    const mss = MSS - 20;
+    const payload = 10 * mss + 100;
+    const sent = packet6(payload);
+    send(a, sent, OFFLOAD, mss);
+    const whole = await receive(b);
+    assert.ok(whole.bytes.equals(sent));
+    assert.equal(whole.bits, FRAME_FLAG.checksum);
+    nic.request({ op: 'removePort', port: 2 });
+    b = connect(2, 'b', false);
+    send(a, sent, OFFLOAD, mss);
+    const got: Buffer[] = [];
+    await until(() => got.push(...b.receive()) === 11);
+    got.forEach((bytes, i) => {
+      assert.ok(isValid6(bytes), `segment ${i}`);
+      assert.equal(bytes.length, HEADERS6 + (i < 10 ? mss : 100));
+      assert.equal(bytes.readUInt16BE(18), bytes.length - TCP_AT6);
+      assert.equal(bytes.readUInt32BE(TCP_AT6 + 4), (0xffff_fff0 + i * mss) % 2 ** 32);
+      assert.equal(bytes[TCP_AT6 + 13], i < 10 ? 0x10 : 0x19, 'FIN and PSH of the last only');
+    });
+    const joined = Buffer.concat(got.map((bytes) => bytes.subarray(HEADERS6)));
+    assert.ok(joined.equals(sent.subarray(HEADERS6)));
+    assert.deepEqual(nic.stats(1).drops, {});
+  });
+
+  test('two stacks speak TCP over IPv6: uncut to who takes that, cut to who does not', async () => {
+    const total = 1024 * 1024;
+    for (const takesWhole of [true, false]) {
+      const apps = [connect(1, 'a', true), connect(2, 'b', takesWhole)] as const;
+      const [a, b] = [stackOn(apps[0], aMac, aIp), stackOn(apps[1], bMac, bIp)];
+      const pattern = Uint8Array.from(
+        { length: total },
+        (_, i) => (i ^ (i >>> 8) ^ (i >>> 16)) & 255,
+      );
+      const receivedBy: Buffer[] = [];
+      let received = 0;
+      let ended = false;
+      b.tcp.listen({
+        port: 80,
+        address: '::',
+        onConnection: () => ({
+          onData: (_connection, _frame, at, length) => {
+            receivedBy.push(Buffer.from(apps[1].queue.memory.u8.slice(at, at + length)));
+            received += length;
+          },
+          onEnd: (connection) => {
+            ended = true;
+            connection.end();
+          },
+        }),
+      });
+      const poll = (): void => {
+        for (let i = 0; i < 50; i++) for (const net of [a, b]) net.poll(performance.now());
+      };
+      const isReady = (net: NetInterface): boolean =>
+        net.ipv6.list().every(({ state }) => state === 'preferred');
+      const untilPolled = (predicate: () => boolean): Promise<void> =>
+        until(() => {
+          poll();
+          return predicate();
+        });
+      await untilPolled(() => isReady(a) && isReady(b));
+      let at = 0;
+      let closed = -1;
+      const pump = (connection: TcpConnection): void => {
+        at += connection.write(pattern, at, total);
+        if (at === total) connection.end();
+      };
+      a.tcp.connect({
+        address: b.ipv6.list()[0]!.address,
+        port: 80,
+        handlers: {
+          onOpen: pump,
+          onDrain: pump,
+          onData: () => {},
+          onClose: (_c, why) => (closed = why),
+        },
+      });
+      await untilPolled(() => ended && closed >= 0);
+      assert.equal(closed, TCP_END.closed);
+      assert.equal(received, total);
+      assert.ok(Buffer.concat(receivedBy).equals(Buffer.from(pattern)));
+      const segments = a.counters.tcpSegmentsOut;
+      if (takesWhole) assert.ok(b.counters.rxFrames < segments / 2, 'fewer packets than segments');
+      else assert.ok(b.counters.rxTcp > total / MSS);
+      for (const net of [a, b]) net.close();
+      for (const port of [1, 2]) nic.request({ op: 'removePort', port });
+      for (const app of apps) app.close();
+    }
   });
 
   test('a checksum is left open between those who know, and finished for those who do not', async () => {

@@ -8,7 +8,7 @@ import type { Running } from '../../bench/processes.ts';
 import { isolateNetwork } from '../support/network.ts';
 import { rootMissing } from '../support/privilege.ts';
 import { until } from '../support/until.ts';
-import { Pattern } from './tcp-pattern.ts';
+import { KernelEnd } from './kernel-end.ts';
 
 const skip = rootMissing();
 if (skip === false) isolateNetwork();
@@ -26,51 +26,6 @@ async function startApp(daemon: LabDaemon, args: readonly string[]): Promise<Run
   await until(() => run.output.includes('ready') || !run.alive, READY_MS, 'the application');
   assert.ok(run.alive, run.output);
   return run;
-}
-
-/** The kernel's end: sends `bytes`, then FIN; checks what comes. */
-class KernelEnd {
-  readonly socket: net.Socket;
-  readonly receiving = new Pattern();
-  received = 0;
-  isRight = true;
-  ended = false;
-  closed = false;
-  error: NodeJS.ErrnoException | null = null;
-
-  constructor(socket: net.Socket) {
-    this.socket = socket;
-    socket.on('data', (chunk) => {
-      this.isRight &&= this.receiving.matches(chunk, 0, chunk.length);
-      this.received += chunk.length;
-    });
-    socket.on('end', () => {
-      this.ended = true;
-    });
-    socket.on('close', () => {
-      this.closed = true;
-    });
-    socket.on('error', (error) => {
-      this.error = error;
-    });
-  }
-
-  send(bytes: number): void {
-    const sending = new Pattern();
-    const pump = (): void => {
-      while (sending.at < bytes) {
-        const chunk = Buffer.alloc(Math.min(65_536, bytes - sending.at));
-        sending.peek(chunk, chunk.length);
-        sending.skip(chunk.length);
-        if (!this.socket.write(chunk)) {
-          this.socket.once('drain', pump);
-          return;
-        }
-      }
-      this.socket.end();
-    };
-    pump();
-  }
 }
 
 const connectTo = (port: number): KernelEnd =>

@@ -85,6 +85,31 @@ export class Ipv6Layer {
     return this.#pass(this.walk.run(view, first, this.payloadEnd, next, at + 6, true));
   }
 
+  /**
+   * The same for a packet of several pieces that is `length` bytes long, of which no more than its first piece stands in
+   * `frame`, up to `end`. True when it is for one of our addresses, and has no headers that would have to be walked.
+   */
+  receivePieces(frame: number, at: number, end: number, length: number): boolean {
+    const { view, counters } = this.#link;
+    if (
+      end - at < wire.HEADER_LEN ||
+      wire.check(view, at, at + length) !== length - wire.HEADER_LEN
+    ) {
+      counters.badIp++;
+      return false;
+    }
+    if (!this.#isForUs(at, true)) return false;
+    this.protocol = wire.nextHeader(view, at);
+    if (this.protocol !== PROTOCOL_TCP || isUnspecified(this.flow, REMOTE) || !this.isUnicast) {
+      counters.noProtocol++;
+      return false;
+    }
+    this.frame = frame;
+    this.payloadAt = at + wire.HEADER_LEN;
+    this.payloadEnd = end;
+    return true;
+  }
+
   /** Check the addresses of the packet at `at`, and leave them in `flow`. */
   #isForUs(at: number, isLinkUnicast: boolean): boolean {
     const { view, counters } = this.#link;
@@ -267,8 +292,8 @@ export class Ipv6Layer {
   }
 
   /**
-   * Write the headers of `length` payload bytes that stand behind the room for them in `frame`, from a flow that `route`
-   * has said yes to. What covers the addresses in the payload can be written then. False when it is too long.
+   * Write the headers of `length` payload bytes that stand behind the room for them in `frame`, the last of them in the
+   * link's burst if there is one, from a flow that `route` has said yes to. What covers the addresses in the payload can be written then. False when it is too long.
    */
   prepare(
     frame: number,
@@ -278,8 +303,9 @@ export class Ipv6Layer {
     flow: number,
   ): boolean {
     const link = this.#link;
-    const isLong = length + wire.HEADER_LEN > this.mtuTo(words, flow + REMOTE);
-    if (length < 0 || length > 0xffff || link.roomFrom(frame) < HEADERS + length) return false;
+    const first = length - link.burst.bytes;
+    const isLong = first + wire.HEADER_LEN > this.mtuTo(words, flow + REMOTE);
+    if (first < 0 || length > 0xffff || link.roomFrom(frame) < HEADERS + first) return false;
     if (isLong && protocol === PROTOCOL_TCP) return false;
     const isToGroup = isGroup(words, flow + REMOTE);
     this.#emitEthernet(frame, isToGroup ? GROUP_MAC_HI : 0, words[flow + 7]!);
@@ -292,7 +318,8 @@ export class Ipv6Layer {
   /** Send what `prepare` made and the caller finished. Takes the frame. False when it was dropped. */
   dispatch(frame: number, length: number, words: Int32Array, flow: number): boolean {
     const link = this.#link;
-    const total = HEADERS + length;
+    const first = length - link.burst.bytes;
+    const total = HEADERS + first;
     const remote = flow + REMOTE;
     if (this.isLocal(words, remote)) return link.loop(frame, total);
     const isToGroup = isGroup(words, remote);
@@ -302,7 +329,7 @@ export class Ipv6Layer {
       return false;
     }
     const mtu = this.mtuTo(words, remote);
-    if (length + wire.HEADER_LEN <= mtu) return this.#leave(frame, total, isToGroup);
+    if (first + wire.HEADER_LEN <= mtu) return this.#leave(frame, total, isToGroup);
     return sendPieces6(link, frame, total, mtu, this.#parts.random() | 0, (piece, bytes) =>
       this.#leave(piece, bytes, isToGroup),
     );
@@ -337,6 +364,14 @@ export class Ipv6Layer {
     this.#link.counters.txTooLong++;
     this.#link.free(frame);
     return false;
+  }
+
+  /** Who has the remote address of a flow, or the way to it, has let something through. */
+  confirm(words: Int32Array, flow: number): void {
+    const { routes, neighbours } = this.#parts;
+    const remote = flow + REMOTE;
+    if (this.isLocal(words, remote) || !routes.nextHop(words, remote)) return;
+    neighbours.confirmReachable(routes.hop, 0);
   }
 
   /** The address is shared with the kernel: remember where this packet's sender, or the way to it, is. */

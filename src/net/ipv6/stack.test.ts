@@ -353,6 +353,7 @@ describe('a transport above', () => {
         assert.equal(ip.mtu(flow, 8), 1500);
         assert.ok(ip.send(at, length, 6, flow, 8));
       },
+      receivePieces: () => assert.fail('it came in one'),
     };
     s.receive(segment(US6_GLOBAL));
     assert.deepEqual(got, [`${US6_GLOBAL.ip} ${PEER6_GLOBAL.ip} 5`]);

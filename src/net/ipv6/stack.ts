@@ -62,6 +62,18 @@ export interface Transport6 {
   readonly flow: Int32Array;
   /** A segment of `length` bytes at `at`, to one host. Counts its outcome; takes the frame when it keeps it. */
   receive(frame: number, at: number, length: number): void;
+  /**
+   * The same in `count` pieces from index `first` of `frames` on, its checksum looked at by the device: the header is at `at`
+   * in the first piece, which has `firstLength` bytes from there on. Takes every frame.
+   */
+  receivePieces(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    first: number,
+    count: number,
+    at: number,
+    firstLength: number,
+  ): void;
 }
 
 export interface Ipv6AddressInfo {
@@ -175,6 +187,32 @@ export class Ipv6Stack {
     }
     tcp.flow.set(flow);
     tcp.receive(frame, payloadAt, payloadEnd - payloadAt);
+  }
+
+  /**
+   * A packet of `total` bytes, Ethernet header included, in `count` pieces from index `first` of `frames` on. True when TCP
+   * took it, with every frame; otherwise its outcome is counted.
+   */
+  receivePieces(
+    frames: Uint32Array,
+    lengths: Uint16Array,
+    first: number,
+    count: number,
+    total: number,
+  ): boolean {
+    const { ip, tcp } = this;
+    const frame = frames[first]!;
+    const end = frame + lengths[first]!;
+    if (tcp === null || this.#isDisabled) {
+      this.#link.counters.notForUs++;
+      return false;
+    }
+    const length = total - ethernet.HEADER_LEN;
+    if (!ip.receivePieces(frame, frame + ethernet.HEADER_LEN, end, length)) return false;
+    if (!this.#ownsAddress) ip.learn(frame);
+    tcp.flow.set(ip.flow);
+    tcp.receivePieces(frames, lengths, first, count, ip.payloadAt, end - ip.payloadAt);
+    return true;
   }
 
   #problem(code: number, pointer: number, tellsGroup: boolean): void {

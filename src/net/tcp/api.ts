@@ -152,7 +152,7 @@ export interface TcpListener {
 export interface ListenOptions {
   /** 0: any free one of the dynamic ports. */
   readonly port: number;
-  /** `0.0.0.0`, `::` (both families) or one of the interface's; default: all. */
+  /** `0.0.0.0` (IPv4), `::` (both families) or one of the interface's; default: as `::`. */
   readonly address?: string;
   readonly backlog?: number;
   /** A new connection, established. Returns its handlers. */

@@ -252,6 +252,9 @@ function takeAck(tcb: Tcb, segment: Segment): void {
   }
   const acked = recovery.onAck(ack, stack.nowUs);
   if (acked > 0) {
+    // Once for each time that the clock moves is enough.
+    if (tcb.progressMs !== stack.nowMs)
+      stack.out.confirm(stack.table.words, stack.table.at(tcb.id));
     tcb.progressMs = stack.nowMs;
     tcb.isUnreachable = false;
   }

@@ -4,7 +4,13 @@
  */
 import { ArrakisError } from '../../base/errors.ts';
 import * as wire from '../../wire/tcp.ts';
-import { FLOW_REMOTE, FLOW_WORDS, type IpOutput, setMappedIpv4 } from '../ip-output.ts';
+import {
+  FLOW_REMOTE,
+  FLOW_WORDS,
+  type IpOutput,
+  isMappedIpv4,
+  setMappedIpv4,
+} from '../ip-output.ts';
 import { NET_LIMITS } from '../limits.ts';
 import type { Link } from '../link.ts';
 import { parseAddress } from './address.ts';
@@ -103,6 +109,7 @@ export class TcpLayer implements Tcp {
   /**
    * A segment that came in pieces, its checksum looked at by the device: the header at `at` in the first of `count`
    * frames, whose bytes from there on are `firstLength`. Each piece is taken as a segment of its own, behind the one before.
+   * Takes every frame.
    */
   receivePieces(
     frames: Uint32Array,
@@ -116,6 +123,7 @@ export class TcpLayer implements Tcp {
     const headerLength = wire.check(link.view, at, at + firstLength);
     if (headerLength < 0) {
       counters.badTcp++;
+      for (let i = 0; i < count; i++) link.queue.free(frames[first + i]!);
       return;
     }
     const isSound = segment.read(link.view, frames[first]!, at, headerLength, firstLength);
@@ -168,8 +176,9 @@ export class TcpLayer implements Tcp {
     if (listeners === undefined) return null;
     let any: Listener | null = null;
     for (const listener of listeners) {
-      if (listener.address === null) any = listener;
-      else if (isSame(listener.address, 0, segment.flow, 0)) return listener;
+      if (listener.address === null) {
+        if (!listener.isIpv4Only || isMappedIpv4(segment.flow, 0)) any = listener;
+      } else if (isSame(listener.address, 0, segment.flow, 0)) return listener;
     }
     return any;
   }
@@ -300,7 +309,7 @@ export class TcpLayer implements Tcp {
     });
   }
 
-  /** Null: any address. */
+  /** Null: any address. `0.0.0.0` is any of IPv4 only, which the listener knows. */
   #listenAddress(text: string | undefined): Int32Array | null {
     if (text === undefined || text === '0.0.0.0' || text === '::') return null;
     const flow = new Int32Array(FLOW_WORDS);

@@ -19,6 +19,8 @@ export class Listener implements TcpListener {
   readonly port: number;
   /** Four words of the address; null: any. */
   readonly address: Int32Array | null;
+  /** Any address, but of IPv4: who binds to 0.0.0.0 does not expect the other family. */
+  readonly isIpv4Only: boolean;
   readonly #stack: TcpStack;
   readonly #options: ListenOptions;
   readonly #backlog: number;
@@ -40,6 +42,7 @@ export class Listener implements TcpListener {
     this.#options = options;
     this.port = port;
     this.address = address;
+    this.isIpv4Only = options.address === '0.0.0.0';
     this.#onClose = onClose;
     this.#backlog = Math.min(options.backlog ?? NET_LIMITS.tcpBacklog, NET_LIMITS.tcpBacklogMax);
   }

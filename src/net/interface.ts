@@ -1,5 +1,5 @@
 /**
- * One network interface of the user-level stack: one queue, one MAC address, one IPv4 address.
+ * One network interface of the user-level stack: one queue, one MAC address, one IPv4 address, and IPv6 if it is asked for.
  *
  * - `poll` is one turn: take a batch, process each frame to completion, send what came of it, return sent frames.
  * - No clock and no randomness inside: the time is an argument.

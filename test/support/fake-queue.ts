@@ -2,6 +2,7 @@
 
 import { assert } from '../../src/base/assert.ts';
 import {
+  FRAME_FLAG,
   type FrameMemory,
   NIC_STATE,
   type NicCounters,
@@ -19,11 +20,13 @@ export interface FakeQueueOptions {
   readonly frameSize?: number;
   readonly headroom?: number;
   readonly frameLengthMax?: number;
+  /** NIC_OFFLOAD. */
+  readonly offloads?: number;
 }
 
 export class FakeQueue implements NicQueue {
   readonly driver = 'fake';
-  readonly offloads = 0;
+  readonly offloads: number;
   readonly memory: FrameMemory;
   readonly frameLengthMax: number;
   readonly counters: NicCounters = newNicCounters();
@@ -35,11 +38,12 @@ export class FakeQueue implements NicQueue {
   /** Copies of what was sent, in order. */
   readonly sent: Uint8Array[] = [];
   readonly #pool: FramePool;
-  readonly #received: { frame: number; length: number }[] = [];
+  readonly #received: { frame: number; length: number; flags: number }[] = [];
   readonly #transmitted: number[] = [];
 
   constructor(options: FakeQueueOptions = {}) {
     const { frameCount = 256, frameSize = 2048, headroom = 64 } = options;
+    this.offloads = options.offloads ?? 0;
     this.frameLengthMax = options.frameLengthMax ?? 1514;
     const buffer = new ArrayBuffer(frameCount * frameSize);
     this.memory = frameMemory(buffer, { frameSize, headroom, frameCount });
@@ -51,11 +55,19 @@ export class FakeQueue implements NicQueue {
   }
 
   /** Put `bytes` on the receive ring. They start `shift` bytes further on in the buffer than usual. */
-  inject(bytes: Uint8Array, shift = 0): void {
+  inject(bytes: Uint8Array, shift = 0, flags = 0): void {
     const frame = this.#pool.alloc();
     assert(frame !== NO_FRAME, 'the fake queue has a frame to receive into');
     this.memory.u8.set(bytes, frame + shift);
-    this.#received.push({ frame: frame + shift, length: bytes.length });
+    this.#received.push({ frame: frame + shift, length: bytes.length, flags });
+  }
+
+  /** The same for one packet in pieces, the first of which has `flags`. */
+  injectPieces(pieces: readonly Uint8Array[], flags: number = FRAME_FLAG.checksum): void {
+    for (const [i, piece] of pieces.entries()) {
+      const more = i + 1 < pieces.length ? FRAME_FLAG.more : 0;
+      this.inject(piece, 0, (i === 0 ? flags : 0) | more);
+    }
   }
 
   /** The frames sent since the last call. */
@@ -63,12 +75,13 @@ export class FakeQueue implements NicQueue {
     return this.sent.splice(0);
   }
 
-  rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number): number {
+  rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number, flags?: Uint8Array): number {
     if (this.state !== NIC_STATE.up) return 0;
     const batch = this.#received.splice(0, max);
-    batch.forEach(({ frame, length }, i) => {
+    batch.forEach(({ frame, length, flags: bits }, i) => {
       frames[i] = frame;
       lengths[i] = length;
+      if (flags !== undefined) flags[i] = bits;
     });
     return batch.length;
   }

@@ -128,6 +128,8 @@ export class TcpLayer implements Tcp {
     }
     const isSound = segment.read(link.view, frames[first]!, at, headerLength, firstLength);
     const { flags, seq } = segment;
+    // Each piece has an outcome of its own.
+    counters.rxFrames += count - 1;
     let done = 0;
     for (let i = 0; i < count; i++) {
       const frame = frames[first + i]!;

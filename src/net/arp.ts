@@ -56,6 +56,8 @@ export class ArpCache {
   guard: AddressGuard | null = null;
   readonly #pendingFrame = new Uint32Array(ENTRIES * PENDING);
   readonly #pendingLength = new Uint16Array(ENTRIES * PENDING);
+  /** What the device is to do with each: Burst.flags. */
+  readonly #pendingFlags = new Uint8Array(ENTRIES * PENDING);
   readonly #pendingCount = new Uint8Array(ENTRIES);
   #pendingTotal = 0;
   #nextDueMs = Number.POSITIVE_INFINITY;
@@ -176,16 +178,12 @@ export class ArpCache {
       ethernet.setDst(this.#link.view, frame, this.#macHi[entry]!, this.#macLo[entry]!);
       return this.#link.transmit(frame, length);
     }
-    if (this.#link.burst.flags !== 0) {
-      // What waits would have to wait with its burst: TCP sends it again.
-      this.#link.counters.arpPendingFull++;
-      this.#link.free(frame);
-      if (this.#asks && entry < 0) {
-        entry = this.#claim(nextHop, INCOMPLETE);
-        if (entry >= 0) this.#want(entry);
-      }
-      return false;
-    }
+    // What the device is to do with the frame waits with it, and is not for the request that goes out now. More pieces do
+    // not: TCP sends them again.
+    const { burst } = this.#link;
+    const { flags } = burst;
+    const isWhole = burst.count === 0;
+    this.#link.dropBurst();
     if (!this.#asks) {
       this.#link.counters.noNeighbour++;
       this.#link.free(frame);
@@ -195,7 +193,10 @@ export class ArpCache {
       entry = this.#claim(nextHop, INCOMPLETE);
       if (entry >= 0) this.#want(entry);
     }
-    return this.#wait(entry, frame, length);
+    if (isWhole) return this.#wait(entry, frame, length, flags);
+    this.#link.counters.arpPendingFull++;
+    this.#link.free(frame);
+    return false;
   }
 
   /** A neighbour that somebody who knows has told us; never displaced. False when its set is full of such. */
@@ -322,6 +323,7 @@ export class ArpCache {
     this.#pendingTotal -= count;
     for (let i = first; i < first + count; i++) {
       ethernet.setDst(this.#link.view, this.#pendingFrame[i]!, hi, lo);
+      this.#link.burst.flags = this.#pendingFlags[i]!;
       this.#link.transmit(this.#pendingFrame[i]!, this.#pendingLength[i]!);
     }
   }
@@ -336,7 +338,7 @@ export class ArpCache {
   }
 
   /** Let `frame` wait for the answer; the newest frames are the ones worth keeping (RFC 1122, section 2.3.2.2). */
-  #wait(entry: number, frame: number, length: number): boolean {
+  #wait(entry: number, frame: number, length: number, flags: number): boolean {
     const link = this.#link;
     if (
       entry < 0 ||
@@ -352,6 +354,7 @@ export class ArpCache {
       link.free(this.#pendingFrame[first]!);
       this.#pendingFrame.copyWithin(first, first + 1, first + PENDING);
       this.#pendingLength.copyWithin(first, first + 1, first + PENDING);
+      this.#pendingFlags.copyWithin(first, first + 1, first + PENDING);
       this.#pendingCount[entry]!--;
       this.#pendingTotal--;
     }
@@ -360,6 +363,7 @@ export class ArpCache {
     const last = first + this.#pendingCount[entry]!++;
     this.#pendingFrame[last] = frame;
     this.#pendingLength[last] = length;
+    this.#pendingFlags[last] = flags;
     this.#pendingTotal++;
     return true;
   }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FakeQueue } from '../../test/support/fake-queue.ts';
-import { ipv4Frame, PEER, US } from '../../test/support/frames.ts';
+import { arpFrame, ipv4Frame, PEER, US } from '../../test/support/frames.ts';
 import {
   ALL_NODES6,
   ipv6Frame,
@@ -11,7 +11,9 @@ import {
   withExtensions,
 } from '../../test/support/frames6.ts';
 import { OUR_GLOBAL } from '../../test/support/stack6.ts';
+import { formatIpv4 } from '../base/address.ts';
 import { FRAME_FLAG, NIC_OFFLOAD } from '../device/nic.ts';
+import { OP_REPLY } from '../wire/arp.ts';
 import { PROTOCOL_TCP, PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { type NetCounter, RX_OUTCOMES } from './counters.ts';
 import { NetInterface } from './interface.ts';
@@ -96,4 +98,27 @@ describe('a packet in pieces', () => {
       assert.equal(receive(pieces, flags).counters[outcome], 1, outcome);
     });
   }
+});
+
+test('a SYN whose checksum is left to the device waits for its neighbour, and then leaves so', () => {
+  const queue = new FakeQueue({ offloads: NIC_OFFLOAD.checksum | NIC_OFFLOAD.segmentation });
+  const net = new NetInterface({
+    queue,
+    mac: US.mac,
+    address: US.ip,
+    prefix: 24,
+    secret: Int32Array.of(1, 2, 3, 4),
+  });
+  net.poll(0);
+  net.tcp.connect({ address: formatIpv4(PEER.ip), port: 80, handlers: { onData() {} } });
+  net.poll(1);
+  assert.equal(queue.sent.length, 1, 'the request');
+  assert.deepEqual(queue.sentFlags, [0]);
+  queue.takeSent();
+  queue.inject(arpFrame(OP_REPLY, PEER, US));
+  net.poll(2);
+  net.poll(3);
+  assert.equal(queue.sent.length, 1, 'the SYN, at once');
+  assert.deepEqual(queue.sentFlags, [FRAME_FLAG.checksum]);
+  net.close();
 });

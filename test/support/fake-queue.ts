@@ -35,8 +35,9 @@ export class FakeQueue implements NicQueue {
   /** Frames that the transmit ring accepts in all until `reclaim`; a test lowers it to make the ring full. */
   txRoom = Number.POSITIVE_INFINITY;
   kicks = 0;
-  /** Copies of what was sent, in order. */
+  /** Copies of what was sent, in order, and the flags of each. */
   readonly sent: Uint8Array[] = [];
+  readonly sentFlags: number[] = [];
   readonly #pool: FramePool;
   readonly #received: { frame: number; length: number; flags: number }[] = [];
   readonly #transmitted: number[] = [];
@@ -72,6 +73,7 @@ export class FakeQueue implements NicQueue {
 
   /** The frames sent since the last call. */
   takeSent(): Uint8Array[] {
+    this.sentFlags.length = 0;
     return this.sent.splice(0);
   }
 
@@ -86,7 +88,7 @@ export class FakeQueue implements NicQueue {
     return batch.length;
   }
 
-  txBatch(frames: Uint32Array, lengths: Uint16Array, count: number): number {
+  txBatch(frames: Uint32Array, lengths: Uint16Array, count: number, flags?: Uint8Array): number {
     if (this.state !== NIC_STATE.up) return 0;
     const taken = Math.min(count, this.txRoom - this.#transmitted.length);
     for (let i = 0; i < taken; i++) {
@@ -94,6 +96,7 @@ export class FakeQueue implements NicQueue {
       assert(this.#pool.owns(frame), 'a sent frame is of the pool and not free');
       assert(isSendable(this.memory, frame, length, this.frameLengthMax), 'a frame is sendable');
       this.sent.push(this.memory.u8.slice(frame, frame + length));
+      this.sentFlags.push(flags?.[i] ?? 0);
       this.#transmitted.push(frame);
     }
     return taken;

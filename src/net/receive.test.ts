@@ -112,6 +112,7 @@ test('a SYN whose checksum is left to the device waits for its neighbour, and th
   net.poll(0);
   net.tcp.connect({ address: formatIpv4(PEER.ip), port: 80, handlers: { onData() {} } });
   net.poll(1);
+  net.poll(1);
   assert.equal(queue.sent.length, 1, 'the request');
   assert.deepEqual(queue.sentFlags, [0]);
   queue.takeSent();

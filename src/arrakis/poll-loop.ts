@@ -4,6 +4,7 @@
  *
  *   spin: turn() until `spinUs` without work      -> sleep
  *         or until `turnUs` have passed           -> setImmediate, then spin on (timers, promises, sockets ran)
+ *         with `yieldIdle`, after each poll without work -> setImmediate, then on
  *   sleep: arm the doorbell                       -> wait for it; when frames came meanwhile, spin at once
  *
  * While it spins without work it offers its core to whoever else is runnable there: the device that it waits for may be.
@@ -30,6 +31,13 @@ export interface PollLoopOptions {
   readonly clock?: () => number;
   /** When asleep, look again after so many ms even without a doorbell; -1: only the doorbell counts. Asked at each sleep. */
   readonly timeoutMs?: () => number;
+  /**
+   * Give the event loop its turn after each poll that found nothing: a program of many other things then does not wait
+   * for the spin, which costs some microseconds of latency. Default false.
+   */
+  readonly yieldIdle?: boolean;
+  /** False: the sleeping loop alone does not keep the process alive. Default true. */
+  readonly ref?: boolean;
   /** Told what `turn` threw, and the loop is over. Default: an uncaught exception. */
   readonly onError?: (error: unknown) => void;
 }
@@ -69,6 +77,8 @@ class Loop implements PollLoop {
   readonly #clock: () => number;
   readonly #timeoutMs: () => number;
   readonly #onError: ((error: unknown) => void) | undefined;
+  readonly #yieldIdle: boolean;
+  readonly #isRef: boolean;
   readonly #watch: FdWatch | null;
   #finish!: () => void;
   #stopped = false;
@@ -97,12 +107,15 @@ class Loop implements PollLoop {
     this.#clock = options.clock ?? monotonicUs32;
     this.#timeoutMs = options.timeoutMs ?? (() => -1);
     this.#onError = options.onError;
+    this.#yieldIdle = options.yieldIdle ?? false;
+    this.#isRef = options.ref ?? true;
     this.done = new Promise((resolve) => {
       this.#finish = resolve;
     });
     // One watch for the life of the loop: while it spins, a doorbell that rings costs a callback a turn at most.
     this.#watch =
       queue.doorbellFd < 0 ? null : new FdWatch(queue.doorbellFd, () => this.#onDoorbell());
+    if (!this.#isRef) this.#watch?.unref();
     setImmediate(this.#run);
   }
 
@@ -129,7 +142,11 @@ class Loop implements PollLoop {
       const work = turn();
       if (this.#stopped) return false;
       if (work > 0) this.#isIdle = false;
-      if ((++this.#polls & (CLOCK_STRIDE - 1)) !== 0) continue;
+      const isYielding = this.#yieldIdle && work === 0;
+      if ((++this.#polls & (CLOCK_STRIDE - 1)) !== 0) {
+        if (isYielding) return true;
+        continue;
+      }
       const nowUs = this.#clock();
       if (work === 0) {
         if (!this.#isIdle) {
@@ -138,7 +155,7 @@ class Loop implements PollLoop {
         } else if (((nowUs - this.#idleSinceUs) | 0) >= this.#spinUs && this.#sleep()) return false;
         schedYield();
       }
-      if (((nowUs - beginUs) | 0) >= this.#turnUs) return true;
+      if (isYielding || ((nowUs - beginUs) | 0) >= this.#turnUs) return true;
     }
   }
 
@@ -156,6 +173,7 @@ class Loop implements PollLoop {
     const waitMs = this.#watch === null ? NO_DOORBELL_MS : wanted;
     if (waitMs >= 0) {
       this.#timer = setTimeout(() => this.#onTimer(), Math.min(waitMs, WAIT_MS_MAX));
+      if (!this.#isRef) this.#timer.unref();
     }
     return true;
   }

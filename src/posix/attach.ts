@@ -1,0 +1,82 @@
+/**
+ * Put this thread's `net`, `dgram` and all that stands on them on a network interface. One at a time: Node's classes
+ * are patched, not objects.
+ */
+
+import type { NicQueue } from '../device/nic.ts';
+import { Host, type Stack } from './host.ts';
+import { LocalTcp } from './local-tcp.ts';
+import { type RouteConfig, Routes } from './routes.ts';
+import { installTcp } from './tcp-handles.ts';
+import { installTls } from './tls-bridge.ts';
+
+/** What drives the stack: `pollLoop`, or `Vnic.poll`. */
+export type Driver = (
+  turn: () => number,
+  timeoutMs: () => number,
+) => { wake(): void; stop(): void };
+
+export interface AttachOptions {
+  readonly net: Stack;
+  readonly queue: Pick<NicQueue, 'memory' | 'free'>;
+  readonly config: RouteConfig;
+  /** Milliseconds that never go back. */
+  readonly nowMs: () => number;
+  readonly drive: Driver;
+}
+
+/** How long `finish` waits for what is under way. */
+const FINISH_MS_MAX = 250;
+
+/** A program's sockets on an interface. */
+export class Attachment {
+  readonly host: Host;
+  readonly #loop: ReturnType<Driver>;
+  readonly #undo: (() => void)[] = [];
+  #isClosed = false;
+
+  constructor(options: AttachOptions) {
+    const { net, queue, config, nowMs } = options;
+    let wake: () => void = () => {};
+    const routes = new Routes(config);
+    const local = new LocalTcp(routes.text, () => wake());
+    const stack: Stack = {
+      tcp: net.tcp,
+      poll: (now) => net.poll(now) + local.poll(),
+      flush: () => net.flush(),
+      get nextTimerMs() {
+        return net.nextTimerMs;
+      },
+    };
+    this.host = new Host({ net: stack, routes, nowMs, wake: () => wake() });
+    this.#loop = options.drive(
+      () => this.host.turn(),
+      () => this.host.timeoutMs(),
+    );
+    wake = () => this.#loop.wake();
+    const region = Buffer.from(queue.memory.u8.buffer as ArrayBuffer);
+    const source = {
+      copy: (_frame: number, at: number, length: number, target: Uint8Array, to: number) => {
+        region.copy(target, to, at, at + length);
+      },
+      free: (frame: number) => queue.free(frame),
+    };
+    this.#undo.push(installTcp({ host: this.host, source, local }), installTls());
+  }
+
+  /** Back to Node's own sockets for all that is made from now on. Idempotent. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const undo of this.#undo) undo();
+    this.#loop.stop();
+    this.host.close();
+  }
+
+  /** The process ends: see everything off, as well as a moment allows. */
+  finish(): void {
+    if (this.#isClosed) return;
+    this.host.finish(FINISH_MS_MAX);
+    this.close();
+  }
+}

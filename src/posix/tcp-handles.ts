@@ -1,0 +1,327 @@
+/**
+ * Node's TCP handles, made ours. A handle is Node's own until it is bound to the VNIC, or connected through it; then
+ * its prototype is exchanged for one of three, which stand for what it is:
+ *
+ *   TCP ── bind to the VNIC, or to every address ──► bound ── listen ──► server
+ *    │                                                 └─── connect ──┐
+ *    └──────────────── connect through the VNIC ────────────────────► stream
+ *
+ * All inherit from Node's, so `instanceof`, async ids and the native `close` stay; a handle that turns out to be the
+ * kernel's gets Node's prototype back.
+ */
+import { errnoOf } from './errors.ts';
+import type { Host } from './host.ts';
+import type { LocalTcp } from './local-tcp.ts';
+import { type NameOut, type Request, TCP, TCP_IPV6_ONLY, type TcpHandle, UV } from './node.ts';
+import { shown, type Way } from './routes.ts';
+import { type Binding, TcpServer } from './tcp-server.ts';
+import { type ByteSource, TcpStream } from './tcp-stream.ts';
+
+const STATE = Symbol('arrakis');
+
+interface With<T> extends TcpHandle {
+  [STATE]: T;
+}
+
+export interface TcpParts {
+  readonly host: Host;
+  readonly source: ByteSource;
+  readonly local: LocalTcp;
+}
+
+/** Node's own methods, as they were. */
+const native = Object.getOwnPropertyDescriptors(TCP.prototype) as unknown as Record<
+  'bind' | 'bind6' | 'connect' | 'connect6',
+  { value: (...args: unknown[]) => number }
+>;
+const nativeClose = TCP.prototype.close;
+
+/** Whether a TLS socket must go through JavaScript: the handle is ours, or may yet become ours. */
+export const mayBeOurs = (handle: unknown): handle is TcpHandle =>
+  handle instanceof TCP && (STATE in handle || handle.fd === -1);
+
+function become<T>(handle: TcpHandle, prototype: object, state: T): void {
+  Object.setPrototypeOf(handle, prototype);
+  (handle as With<T>)[STATE] = state;
+}
+
+function beKernels(handle: TcpHandle): void {
+  Object.setPrototypeOf(handle, TCP.prototype);
+  delete (handle as Partial<With<unknown>>)[STATE];
+}
+
+let isForTls = false;
+
+/** Call `body`, in which a handle of ours passes for a native stream. */
+export function asNativeStream<T>(body: () => T): T {
+  isForTls = true;
+  try {
+    return body();
+  } finally {
+    isForTls = false;
+  }
+}
+
+/** Put every TCP handle of this thread that belongs to the VNIC on it. What undoes it. */
+export function installTcp(parts: TcpParts): () => void {
+  const { host } = parts;
+  const adopt = (handle: TcpHandle, stream: TcpStream): void => {
+    become(handle, streamPrototype, stream);
+    stream.attach(handle);
+  };
+  const bound = boundPrototype(parts, (handle, binding, backlog) => {
+    const server = new TcpServer({ ...parts, adopt }, handle, binding);
+    const error = server.listen(backlog);
+    if (error === 0) become(handle, serverPrototype, server);
+    return error;
+  });
+  const bind = (isIpv6: boolean) =>
+    function (this: TcpHandle, address: string, port: number, flags = 0): number {
+      const place = host.routes.placeOf(address);
+      const isOnlyIpv6 = isIpv6 && (flags & TCP_IPV6_ONLY) !== 0;
+      if (place === 'kernel' || (place === 'any' && isOnlyIpv6)) {
+        return native[isIpv6 ? 'bind6' : 'bind'].value.call(this, address, port, flags);
+      }
+      become<Binding>(this, bound, { address, port, isIpv6 });
+      return 0;
+    };
+  const connect = (isIpv6: boolean) =>
+    function (this: TcpHandle, request: Request, address: string, port: number): number {
+      // One that has a descriptor was bound to, or made by, the kernel.
+      const way = this.fd === -1 ? wayOf(parts, address, port) : 'kernel';
+      if (way === 'kernel') {
+        return native[isIpv6 ? 'connect6' : 'connect'].value.call(this, request, address, port);
+      }
+      return connectOurs(parts, this, request, way, address, port, 0, isIpv6);
+    };
+  const patched = {
+    bind: bind(false),
+    bind6: bind(true),
+    connect: connect(false),
+    connect6: connect(true),
+  };
+  for (const [name, value] of Object.entries(patched)) {
+    Object.defineProperty(TCP.prototype, name, { ...native[name as 'bind'], value });
+  }
+  // HTTP/2 decides before its client is connected whether to take the handle over.
+  Object.defineProperty(TCP.prototype, 'isStreamBase', {
+    configurable: true,
+    get(this: TcpHandle) {
+      return isForTls || this.fd !== -1;
+    },
+  });
+  return () => {
+    for (const name of Object.keys(patched)) {
+      Object.defineProperty(TCP.prototype, name, native[name as 'bind']);
+    }
+    Reflect.deleteProperty(TCP.prototype, 'isStreamBase');
+  };
+}
+
+/** The way to `address`; a loopback address is only ours when this program listens there. */
+function wayOf(parts: TcpParts, address: string, port: number): Way {
+  const way = parts.host.routes.toward(address);
+  return way === 'loopback' && !parts.local.listensOn(port) ? 'kernel' : way;
+}
+
+function connectOurs(
+  parts: TcpParts,
+  handle: TcpHandle,
+  request: Request,
+  way: Way,
+  address: string,
+  port: number,
+  localPort: number,
+  isIpv6: boolean,
+): number {
+  const { host, source, local } = parts;
+  const isLocal = way === 'self' || way === 'loopback';
+  const stream = new TcpStream(host, isLocal ? local : source, isIpv6);
+  const options = { address, port, handlers: stream, ...(localPort === 0 ? {} : { localPort }) };
+  try {
+    const connection = (isLocal ? local : host.net.tcp).connect(options);
+    become(handle, streamPrototype, stream);
+    stream.connecting(handle, connection, request);
+    return 0;
+  } catch (error) {
+    return errnoOf(error);
+  }
+}
+
+/** A handle that is bound, and neither listens nor is connected. */
+function boundPrototype(
+  parts: TcpParts,
+  listen: (handle: TcpHandle, binding: Binding, backlog: number) => number,
+): object {
+  const connect = (isIpv6: boolean) =>
+    function (this: With<Binding>, request: Request, address: string, port: number): number {
+      const binding = this[STATE];
+      const isAny = parts.host.routes.placeOf(binding.address) === 'any';
+      const way = wayOf(parts, address, port);
+      if (way !== 'kernel' || !isAny) {
+        const chosen = way === 'kernel' ? 'vnic' : way;
+        return connectOurs(parts, this, request, chosen, address, port, binding.port, isIpv6);
+      }
+      beKernels(this);
+      const bind = native[binding.isIpv6 ? 'bind6' : 'bind'].value;
+      const error = bind.call(this, binding.address, binding.port, 0);
+      if (error !== 0) return error;
+      return native[isIpv6 ? 'connect6' : 'connect'].value.call(this, request, address, port);
+    };
+  return inherit({
+    listen(this: With<Binding>, backlog: number): number {
+      return listen(this, this[STATE], backlog);
+    },
+    connect: connect(false),
+    connect6: connect(true),
+    bind: () => UV.EINVAL,
+    bind6: () => UV.EINVAL,
+    getsockname(this: With<Binding>, out: NameOut): number {
+      const { address, port, isIpv6 } = this[STATE];
+      return name(out, address, port, isIpv6);
+    },
+    getpeername: () => UV.ENOTCONN,
+  });
+}
+
+const serverPrototype = inherit({
+  close(this: With<TcpServer>, done?: () => void): void {
+    this[STATE].close();
+    nativeClose.call(this, done);
+  },
+  getsockname(this: With<TcpServer>, out: NameOut): number {
+    const { binding, port } = this[STATE];
+    return name(out, binding.address, port, binding.isIpv6);
+  },
+  getpeername: () => UV.ENOTCONN,
+  listen: () => 0,
+  ref(this: With<TcpServer>): void {
+    this[STATE].ref();
+  },
+  unref(this: With<TcpServer>): void {
+    this[STATE].unref();
+  },
+  hasRef(this: With<TcpServer>): boolean {
+    return this[STATE].isRef;
+  },
+});
+
+type Text = 'utf8' | 'latin1' | 'ascii' | 'ucs2';
+const writeText = (encoding: Text) =>
+  function (this: With<TcpStream>, request: Request, text: string): number {
+    return this[STATE].write(request, [Buffer.from(text, encoding)]);
+  };
+
+/** `[chunk, encoding, chunk, encoding, ...]`, or only chunks: as bytes. */
+function bytesOf(chunks: unknown[], allBuffers: boolean): Uint8Array[] {
+  if (allBuffers) return chunks as Uint8Array[];
+  const bytes: Uint8Array[] = [];
+  for (let i = 0; i < chunks.length; i += 2) {
+    const chunk = chunks[i];
+    const encoding = chunks[i + 1] as BufferEncoding;
+    bytes.push(typeof chunk === 'string' ? Buffer.from(chunk, encoding) : (chunk as Uint8Array));
+  }
+  return bytes;
+}
+
+const streamPrototype = inherit({
+  readStart(this: With<TcpStream>): number {
+    return this[STATE].readStart();
+  },
+  readStop(this: With<TcpStream>): number {
+    return this[STATE].readStop();
+  },
+  useUserBuffer(this: With<TcpStream>, buffer: Uint8Array): void {
+    this[STATE].useUserBuffer(buffer);
+  },
+  writeBuffer(this: With<TcpStream>, request: Request, bytes: Uint8Array): number {
+    return this[STATE].write(request, [bytes]);
+  },
+  writev(this: With<TcpStream>, request: Request, chunks: unknown[], all: boolean): number {
+    return this[STATE].write(request, bytesOf(chunks, all));
+  },
+  writeUtf8String: writeText('utf8'),
+  writeLatin1String: writeText('latin1'),
+  writeAsciiString: writeText('latin1'),
+  writeUcs2String: writeText('ucs2'),
+  shutdown(this: With<TcpStream>, request: Request): number {
+    return this[STATE].shutdown(request);
+  },
+  close(this: With<TcpStream>, done?: () => void): void {
+    this[STATE].close();
+    nativeClose.call(this, done);
+  },
+  reset(this: With<TcpStream>, done?: () => void): number {
+    this[STATE].reset();
+    nativeClose.call(this, done);
+    return 0;
+  },
+  getsockname(this: With<TcpStream>, out: NameOut): number {
+    const { connection, isIpv6 } = this[STATE];
+    if (connection === null) return UV.EBADF;
+    return name(out, connection.localAddress, connection.localPort, isIpv6);
+  },
+  getpeername(this: With<TcpStream>, out: NameOut): number {
+    const { connection, isIpv6, isOver } = this[STATE];
+    if (connection === null || isOver) return UV.ENOTCONN;
+    return name(out, connection.remoteAddress, connection.remotePort, isIpv6);
+  },
+  setNoDelay(this: With<TcpStream>, enable: boolean): number {
+    return this[STATE].setNoDelay(enable);
+  },
+  setKeepAlive(this: With<TcpStream>, enable: boolean, delay: number): number {
+    return this[STATE].setKeepAlive(enable, delay);
+  },
+  setBlocking: () => 0,
+  ref(this: With<TcpStream>): void {
+    this[STATE].ref();
+  },
+  unref(this: With<TcpStream>): void {
+    this[STATE].unref();
+  },
+  hasRef(this: With<TcpStream>): boolean {
+    return this[STATE].isRef;
+  },
+});
+
+Object.defineProperties(streamPrototype, {
+  // Native code must not take the stream over: HTTP's parser and HTTP/2 then read it as any JavaScript stream. TLS asks,
+  // too, and is given a bridge.
+  isStreamBase: { configurable: true, get: () => isForTls },
+  fd: { get: () => -1 },
+  bytesRead: {
+    get(this: With<TcpStream>) {
+      return this[STATE].bytesRead;
+    },
+  },
+  bytesWritten: {
+    get(this: With<TcpStream>) {
+      return this[STATE].bytesWritten;
+    },
+  },
+  writeQueueSize: {
+    get(this: With<TcpStream>) {
+      return this[STATE].pendingBytes;
+    },
+  },
+});
+
+function name(out: NameOut, address: string, port: number, isIpv6: boolean): number {
+  out.address = shown(address, isIpv6);
+  out.family = isIpv6 ? 'IPv6' : 'IPv4';
+  out.port = port;
+  return 0;
+}
+
+/** An object with `methods` that inherits from Node's TCP. */
+function inherit(methods: Record<string, unknown>): object {
+  const prototype = Object.create(TCP.prototype) as object;
+  for (const [key, value] of Object.entries(methods)) {
+    Object.defineProperty(prototype, key, { value, writable: true, configurable: true });
+  }
+  return prototype;
+}
+
+/** For tests and `arrakis` tools: whether a handle is on a VNIC. */
+export const isOurs = (handle: unknown): boolean =>
+  typeof handle === 'object' && handle !== null && STATE in handle;

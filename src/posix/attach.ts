@@ -1,14 +1,17 @@
 /**
- * Put this thread's `net`, `dgram` and all that stands on them on a network interface. One at a time: Node's classes
- * are patched, not objects.
+ * Put this thread's `net`, `dgram` and all that stands on them on network interfaces. Node's classes are patched, not
+ * objects: with the first interface, until the last is gone.
  */
 
 import type { NicQueue } from '../device/nic.ts';
+import { type Part, parts } from './attachments.ts';
 import { Host, type Stack } from './host.ts';
 import { LocalTcp } from './local-tcp.ts';
 import { type RouteConfig, Routes } from './routes.ts';
 import { installTcp } from './tcp-handles.ts';
 import { installTls } from './tls-bridge.ts';
+import { installUdp, udpParts } from './udp-handles.ts';
+import type { UdpStack } from './udp-socket.ts';
 
 /** What drives the stack: `pollLoop`, or `Vnic.poll`. */
 export type Driver = (
@@ -17,13 +20,16 @@ export type Driver = (
 ) => { wake(): void; stop(): void };
 
 export interface AttachOptions {
-  readonly net: Stack;
+  readonly net: Stack & UdpStack;
   readonly queue: Pick<NicQueue, 'memory' | 'free'>;
   readonly config: RouteConfig;
   /** Milliseconds that never go back. */
   readonly nowMs: () => number;
   readonly drive: Driver;
 }
+
+/** What takes the patches out again. */
+let undo: (() => void)[] = [];
 
 /** How long `finish` waits for what is under way. */
 const FINISH_MS_MAX = 250;
@@ -32,7 +38,7 @@ const FINISH_MS_MAX = 250;
 export class Attachment {
   readonly host: Host;
   readonly #loop: ReturnType<Driver>;
-  readonly #undo: (() => void)[] = [];
+  readonly #part: Part;
   #isClosed = false;
 
   constructor(options: AttachOptions) {
@@ -61,14 +67,25 @@ export class Attachment {
       },
       free: (frame: number) => queue.free(frame),
     };
-    this.#undo.push(installTcp({ host: this.host, source, local }), installTls());
+    this.#part = { host: this.host, source, local };
+    if (parts.length === 0) undo = [installTcp(), installTls(), installUdp()];
+    parts.push(this.#part);
+    udpParts.push({ host: this.host, net, region, ports: new Map() });
+  }
+
+  /** The device is gone for good, and the stack closed: tell the program. */
+  gone(): void {
+    setImmediate(() => this.host.turn());
   }
 
   /** Back to Node's own sockets for all that is made from now on. Idempotent. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const undo of this.#undo) undo();
+    const at = parts.indexOf(this.#part);
+    parts.splice(at, 1);
+    udpParts.splice(at, 1);
+    if (parts.length === 0) for (const each of undo.splice(0)) each();
     this.#loop.stop();
     this.host.close();
   }

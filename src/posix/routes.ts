@@ -33,6 +33,8 @@ interface Subnet {
 const MAPPED = '::ffff:';
 const isMulticast = (ip: Ipv4): boolean => ip >>> 28 === 14;
 const BROADCAST = 0xffffffff;
+/** A subnet of two addresses has no broadcast address (RFC 3021). */
+const SUBNET_MASK_MAX = netmask(31);
 
 /** The IPv4 address in `text`, which may be one mapped into IPv6 (RFC 4291, section 2.5.5.2); -1: none. */
 export function ipv4In(text: string): Ipv4 | -1 {
@@ -75,6 +77,26 @@ export class Routes {
     return this.#kernel.some((subnet) => isWithin(ip, subnet.address, subnet.mask))
       ? 'kernel'
       : 'vnic';
+  }
+
+  get own(): Ipv4 {
+    return this.#own;
+  }
+
+  isOnLink(address: string): boolean {
+    return isWithin(ipv4In(address), this.#own, this.#mask);
+  }
+
+  isGroup(ip: Ipv4): boolean {
+    return isMulticast(ip);
+  }
+
+  isBroadcast(ip: Ipv4): boolean {
+    return ip === BROADCAST || (this.#mask < SUBNET_MASK_MAX && ip === this.#subnetBroadcast);
+  }
+
+  get #subnetBroadcast(): Ipv4 {
+    return (this.#own | ~this.#mask) >>> 0;
   }
 
   /** Whose a socket is that is bound to `address`. */

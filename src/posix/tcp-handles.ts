@@ -9,24 +9,17 @@
  * All inherit from Node's, so `instanceof`, async ids and the native `close` stay; a handle that turns out to be the
  * kernel's gets Node's prototype back.
  */
+import { isAny, type Path, partsAt, pathFrom, pathTo } from './attachments.ts';
 import { errnoOf } from './errors.ts';
-import type { Host } from './host.ts';
-import type { LocalTcp } from './local-tcp.ts';
 import { type NameOut, type Request, TCP, TCP_IPV6_ONLY, type TcpHandle, UV } from './node.ts';
-import { shown, type Way } from './routes.ts';
+import { shown } from './routes.ts';
 import { type Binding, TcpServer } from './tcp-server.ts';
-import { type ByteSource, TcpStream } from './tcp-stream.ts';
+import { TcpStream } from './tcp-stream.ts';
 
 const STATE = Symbol('arrakis');
 
 interface With<T> extends TcpHandle {
   [STATE]: T;
-}
-
-export interface TcpParts {
-  readonly host: Host;
-  readonly source: ByteSource;
-  readonly local: LocalTcp;
 }
 
 /** Node's own methods, as they were. */
@@ -62,38 +55,8 @@ export function asNativeStream<T>(body: () => T): T {
   }
 }
 
-/** Put every TCP handle of this thread that belongs to the VNIC on it. What undoes it. */
-export function installTcp(parts: TcpParts): () => void {
-  const { host } = parts;
-  const adopt = (handle: TcpHandle, stream: TcpStream): void => {
-    become(handle, streamPrototype, stream);
-    stream.attach(handle);
-  };
-  const bound = boundPrototype(parts, (handle, binding, backlog) => {
-    const server = new TcpServer({ ...parts, adopt }, handle, binding);
-    const error = server.listen(backlog);
-    if (error === 0) become(handle, serverPrototype, server);
-    return error;
-  });
-  const bind = (isIpv6: boolean) =>
-    function (this: TcpHandle, address: string, port: number, flags = 0): number {
-      const place = host.routes.placeOf(address);
-      const isOnlyIpv6 = isIpv6 && (flags & TCP_IPV6_ONLY) !== 0;
-      if (place === 'kernel' || (place === 'any' && isOnlyIpv6)) {
-        return native[isIpv6 ? 'bind6' : 'bind'].value.call(this, address, port, flags);
-      }
-      become<Binding>(this, bound, { address, port, isIpv6 });
-      return 0;
-    };
-  const connect = (isIpv6: boolean) =>
-    function (this: TcpHandle, request: Request, address: string, port: number): number {
-      // One that has a descriptor was bound to, or made by, the kernel.
-      const way = this.fd === -1 ? wayOf(parts, address, port) : 'kernel';
-      if (way === 'kernel') {
-        return native[isIpv6 ? 'connect6' : 'connect'].value.call(this, request, address, port);
-      }
-      return connectOurs(parts, this, request, way, address, port, 0, isIpv6);
-    };
+/** Put every TCP handle of this thread that belongs to an interface on it. What undoes it. */
+export function installTcp(): () => void {
   const patched = {
     bind: bind(false),
     bind6: bind(true),
@@ -118,24 +81,43 @@ export function installTcp(parts: TcpParts): () => void {
   };
 }
 
-/** The way to `address`; a loopback address is only ours when this program listens there. */
-function wayOf(parts: TcpParts, address: string, port: number): Way {
-  const way = parts.host.routes.toward(address);
-  return way === 'loopback' && !parts.local.listensOn(port) ? 'kernel' : way;
+function bind(isIpv6: boolean) {
+  return function (this: TcpHandle, address: string, port: number, flags = 0): number {
+    const isOnlyIpv6 = isIpv6 && (flags & TCP_IPV6_ONLY) !== 0;
+    if (partsAt(address).length === 0 || (isAny(address) && isOnlyIpv6)) {
+      return native[isIpv6 ? 'bind6' : 'bind'].value.call(this, address, port, flags);
+    }
+    become<Binding>(this, boundPrototype, { address, port, isIpv6 });
+    return 0;
+  };
+}
+
+function connect(isIpv6: boolean) {
+  return function (this: TcpHandle, request: Request, address: string, port: number): number {
+    // One that has a descriptor was bound to, or made by, the kernel.
+    const path = this.fd === -1 ? pathTo(address, port) : null;
+    if (path === null) {
+      return native[isIpv6 ? 'connect6' : 'connect'].value.call(this, request, address, port);
+    }
+    return connectOurs(this, request, path, { address, port, isIpv6 }, 0);
+  };
+}
+
+function adopt(handle: TcpHandle, stream: TcpStream): void {
+  become(handle, streamPrototype, stream);
+  stream.attach(handle);
 }
 
 function connectOurs(
-  parts: TcpParts,
   handle: TcpHandle,
   request: Request,
-  way: Way,
-  address: string,
-  port: number,
+  { part, way }: Path,
+  to: Binding,
   localPort: number,
-  isIpv6: boolean,
 ): number {
-  const { host, source, local } = parts;
-  const isLocal = way === 'self' || way === 'loopback';
+  const { host, source, local } = part;
+  const { address, port, isIpv6 } = to;
+  const isLocal = way !== 'vnic';
   const stream = new TcpStream(host, isLocal ? local : source, isIpv6);
   const options = { address, port, handlers: stream, ...(localPort === 0 ? {} : { localPort }) };
   try {
@@ -148,41 +130,43 @@ function connectOurs(
   }
 }
 
-/** A handle that is bound, and neither listens nor is connected. */
-function boundPrototype(
-  parts: TcpParts,
-  listen: (handle: TcpHandle, binding: Binding, backlog: number) => number,
-): object {
-  const connect = (isIpv6: boolean) =>
-    function (this: With<Binding>, request: Request, address: string, port: number): number {
-      const binding = this[STATE];
-      const isAny = parts.host.routes.placeOf(binding.address) === 'any';
-      const way = wayOf(parts, address, port);
-      if (way !== 'kernel' || !isAny) {
-        const chosen = way === 'kernel' ? 'vnic' : way;
-        return connectOurs(parts, this, request, chosen, address, port, binding.port, isIpv6);
-      }
-      beKernels(this);
-      const bind = native[binding.isIpv6 ? 'bind6' : 'bind'].value;
-      const error = bind.call(this, binding.address, binding.port, 0);
-      if (error !== 0) return error;
-      return native[isIpv6 ? 'connect6' : 'connect'].value.call(this, request, address, port);
-    };
-  return inherit({
-    listen(this: With<Binding>, backlog: number): number {
-      return listen(this, this[STATE], backlog);
-    },
-    connect: connect(false),
-    connect6: connect(true),
-    bind: () => UV.EINVAL,
-    bind6: () => UV.EINVAL,
-    getsockname(this: With<Binding>, out: NameOut): number {
-      const { address, port, isIpv6 } = this[STATE];
-      return name(out, address, port, isIpv6);
-    },
-    getpeername: () => UV.ENOTCONN,
-  });
+/** `connect` of a handle that was bound first. */
+function connectBound(isIpv6: boolean) {
+  return function (this: With<Binding>, request: Request, address: string, port: number): number {
+    const binding = this[STATE];
+    const path = isAny(binding.address)
+      ? pathTo(address, port)
+      : pathFrom(partsAt(binding.address)[0]!, address, port);
+    if (path !== null) {
+      return connectOurs(this, request, path, { address, port, isIpv6 }, binding.port);
+    }
+    beKernels(this);
+    const bindNative = native[binding.isIpv6 ? 'bind6' : 'bind'].value;
+    const error = bindNative.call(this, binding.address, binding.port, 0);
+    if (error !== 0) return error;
+    return native[isIpv6 ? 'connect6' : 'connect'].value.call(this, request, address, port);
+  };
 }
+
+/** A handle that is bound, and neither listens nor is connected. */
+const boundPrototype = inherit({
+  listen(this: With<Binding>, backlog: number): number {
+    const binding = this[STATE];
+    const server = new TcpServer(partsAt(binding.address), this, binding, adopt);
+    const error = server.listen(backlog);
+    if (error === 0) become(this, serverPrototype, server);
+    return error;
+  },
+  connect: connectBound(false),
+  connect6: connectBound(true),
+  bind: () => UV.EINVAL,
+  bind6: () => UV.EINVAL,
+  getsockname(this: With<Binding>, out: NameOut): number {
+    const { address, port, isIpv6 } = this[STATE];
+    return name(out, address, port, isIpv6);
+  },
+  getpeername: () => UV.ENOTCONN,
+});
 
 const serverPrototype = inherit({
   close(this: With<TcpServer>, done?: () => void): void {

@@ -4,9 +4,9 @@
  */
 import { AsyncResource } from 'node:async_hooks';
 import type { Tcp, TcpConnection, TcpHandlers, TcpListener } from '../net/tcp/api.ts';
+import { isAny, type Part } from './attachments.ts';
 import { errnoOf } from './errors.ts';
-import type { Host, Ready } from './host.ts';
-import type { LocalTcp } from './local-tcp.ts';
+import type { Ready } from './host.ts';
 import { newSocketHandle, type TcpHandle } from './node.ts';
 import { type ByteSource, TcpStream } from './tcp-stream.ts';
 
@@ -20,17 +20,11 @@ export interface Binding {
 /** What makes a fresh handle the handle of a stream. */
 export type Adopt = (handle: TcpHandle, stream: TcpStream) => void;
 
-export interface ServerParts {
-  readonly host: Host;
-  readonly source: ByteSource;
-  readonly local: LocalTcp;
-  readonly adopt: Adopt;
-}
-
 export class TcpServer implements Ready {
   isReady = false;
   readonly binding: Binding;
-  readonly #parts: ServerParts;
+  readonly #parts: readonly Part[];
+  readonly #adopt: Adopt;
   readonly #handle: TcpHandle;
   readonly #scope = new AsyncResource('ARRAKISTCPSERVER');
   readonly #waiting: TcpStream[] = [];
@@ -39,8 +33,10 @@ export class TcpServer implements Ready {
   #isCounted = false;
   #isClosed = false;
 
-  constructor(parts: ServerParts, handle: TcpHandle, binding: Binding) {
+  /** Listens on every one of `parts`. */
+  constructor(parts: readonly Part[], handle: TcpHandle, binding: Binding, adopt: Adopt) {
     this.#parts = parts;
+    this.#adopt = adopt;
     this.#handle = handle;
     this.binding = binding;
   }
@@ -55,16 +51,17 @@ export class TcpServer implements Ready {
 
   /** Take connections; 0 or an errno. */
   listen(backlog: number): number {
-    const { host, source, local } = this.#parts;
     try {
-      this.#listenOn(host.net.tcp, this.binding.port, backlog, source);
-      this.#listenOn(local, this.port, backlog, local);
+      for (const part of this.#parts) {
+        this.#listenOn(part, part.host.net.tcp, backlog, part.source);
+        this.#listenOn(part, part.local, backlog, part.local);
+        part.host.changed();
+      }
     } catch (error) {
       this.#closeListeners();
       return errnoOf(error);
     }
     this.#settle();
-    host.changed();
     return 0;
   }
 
@@ -89,13 +86,13 @@ export class TcpServer implements Ready {
 
   /** Tell the program of connections. */
   deliver(): void {
-    const { host, adopt } = this.#parts;
+    const { host } = this.#parts[0]!;
     try {
       while (!this.#isClosed) {
         const stream = this.#waiting.shift();
         if (stream === undefined) break;
         const client = newSocketHandle();
-        adopt(client, stream);
+        this.#adopt(client, stream);
         host.call(this.#scope, this.#handle.onconnection!, this.#handle, 0, client);
       }
     } finally {
@@ -103,20 +100,17 @@ export class TcpServer implements Ready {
     }
   }
 
-  #listenOn(tcp: Tcp, port: number, backlog: number, source: ByteSource): void {
-    const { address } = this.binding;
-    const isAny = this.#parts.host.routes.placeOf(address) === 'any';
+  #listenOn(part: Part, tcp: Tcp, backlog: number, source: ByteSource): void {
     const listener = tcp.listen({
-      port,
-      ...(isAny ? {} : { address: this.#parts.host.routes.text }),
+      port: this.port,
+      ...(isAny(this.binding.address) ? {} : { address: part.host.routes.text }),
       backlog,
-      onConnection: (connection) => this.#accept(connection, source),
+      onConnection: (connection) => this.#accept(part, connection, source),
     });
     this.#listeners.push(listener);
   }
 
-  #accept(connection: TcpConnection, source: ByteSource): TcpHandlers {
-    const { host } = this.#parts;
+  #accept({ host }: Part, connection: TcpConnection, source: ByteSource): TcpHandlers {
     const stream = this.#scope.runInAsyncScope(
       () => new TcpStream(host, source, this.binding.isIpv6),
     );
@@ -134,6 +128,6 @@ export class TcpServer implements Ready {
     const isActive = this.#isRef && !this.#isClosed;
     if (isActive === this.#isCounted) return;
     this.#isCounted = isActive;
-    this.#parts.host.keep(isActive ? 1 : -1);
+    this.#parts[0]!.host.keep(isActive ? 1 : -1);
   }
 }

@@ -34,6 +34,7 @@ interface RunOptions {
   user?: string;
   name?: string;
   publish?: string[];
+  posix?: boolean;
 }
 
 export function registerRun(program: Command): void {
@@ -50,6 +51,10 @@ export function registerRun(program: Command): void {
       'core set to be placed in, such as 0 or 0,2-3, a core for each thread; all: any',
     )
     .option('--user <name>', 'user to run as; only root may choose another')
+    .option(
+      '--posix',
+      "put Node's own net, dgram, http and tls on the VNICs, the program unchanged",
+    )
     .option('--name <name>', 'name of the domain (default: of the program)')
     .option(
       '--publish <ports>',
@@ -97,10 +102,12 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
         publisher = await startPublish(domain, published, vnics, user, environmentOf(user));
       }
       const cpus = await place(domain, reply.domain, coreSet);
-      child = spawn(isScript ? process.execPath : file, isScript ? [file, ...args] : args, {
+      const { command, commandArgs, nodeOptions } = commandOf(file, args, isScript, options);
+      child = spawn(command, commandArgs, {
         stdio: ['inherit', 'inherit', 'inherit', channel],
         env: {
           ...environmentOf(user),
+          ...(nodeOptions === null ? {} : { NODE_OPTIONS: nodeOptions }),
           ARRAKIS_FD: String(CHANNEL_FD),
           ...(cpus.length === 0 ? {} : { ARRAKIS_CPUS: cpus.join(',') }),
         },
@@ -114,6 +121,21 @@ async function run(file: string, args: string[], options: RunOptions): Promise<v
     publisher?.stdin?.end();
     await leave(domain);
   }
+}
+
+/** Where what `arrakis/posix` names is. */
+const POSIX = new URL('../../posix/index.js', import.meta.url).href;
+
+/** What to start. A script gets `--posix` by Node's arguments; what may run Node later, by its environment. */
+function commandOf(file: string, args: string[], isScript: boolean, { posix }: RunOptions) {
+  const imports = posix === true ? ['--import', POSIX] : [];
+  if (isScript) {
+    const commandArgs = [...imports, file, ...args];
+    return { command: process.execPath, commandArgs, nodeOptions: null };
+  }
+  const { NODE_OPTIONS: before = '' } = process.env;
+  const nodeOptions = posix === true ? `${before} ${imports.join(' ')}`.trim() : null;
+  return { command: file, commandArgs: args, nodeOptions };
 }
 
 /** Absolute path of what is run, for the policy: of a script its own, not Node's. Null when it is not to be found. */

@@ -34,6 +34,7 @@ export interface TcpHandle {
   connect6(request: Request, address: string, port: number): number;
   readStart(): number;
   readStop(): number;
+  useUserBuffer(buffer: Uint8Array): void;
   writev(request: Request, chunks: unknown[], allBuffers: boolean): number;
   writeBuffer(request: Request, bytes: Uint8Array): number;
   shutdown(request: Request): number;

@@ -17,9 +17,12 @@ import { type Binding, TcpServer } from './tcp-server.ts';
 import { TcpStream } from './tcp-stream.ts';
 
 const STATE = Symbol('arrakis');
+/** Where a handle that may become ours is to read into, when lib said so before it was connected. */
+const USER_BUFFER = Symbol('arrakis user buffer');
 
 interface With<T> extends TcpHandle {
   [STATE]: T;
+  [USER_BUFFER]?: Uint8Array;
 }
 
 /** Node's own methods, as they were. */
@@ -28,6 +31,7 @@ const native = Object.getOwnPropertyDescriptors(TCP.prototype) as unknown as Rec
   { value: (...args: unknown[]) => number }
 >;
 const nativeClose = TCP.prototype.close;
+const { useUserBuffer: nativeUserBuffer } = TCP.prototype;
 
 /** Whether a TLS socket must go through JavaScript: the handle is ours, or may yet become ours. */
 export const mayBeOurs = (handle: unknown): handle is TcpHandle =>
@@ -62,9 +66,13 @@ export function installTcp(): () => void {
     bind6: bind(true),
     connect: connect(false),
     connect6: connect(true),
+    useUserBuffer(this: With<unknown>, buffer: Uint8Array): void {
+      this[USER_BUFFER] = buffer;
+      nativeUserBuffer.call(this, buffer);
+    },
   };
   for (const [name, value] of Object.entries(patched)) {
-    Object.defineProperty(TCP.prototype, name, { ...native[name as 'bind'], value });
+    Object.defineProperty(TCP.prototype, name, { configurable: true, writable: true, value });
   }
   // HTTP/2 decides before its client is connected whether to take the handle over.
   Object.defineProperty(TCP.prototype, 'isStreamBase', {
@@ -74,10 +82,11 @@ export function installTcp(): () => void {
     },
   });
   return () => {
-    for (const name of Object.keys(patched)) {
-      Object.defineProperty(TCP.prototype, name, native[name as 'bind']);
+    for (const name of [...Object.keys(patched), 'isStreamBase']) {
+      Reflect.deleteProperty(TCP.prototype, name);
+      const before = native[name as 'bind'] as PropertyDescriptor | undefined;
+      if (before !== undefined) Object.defineProperty(TCP.prototype, name, before);
     }
-    Reflect.deleteProperty(TCP.prototype, 'isStreamBase');
   };
 }
 
@@ -123,6 +132,8 @@ function connectOurs(
   try {
     const connection = (isLocal ? local : host.net.tcp).connect(options);
     become(handle, streamPrototype, stream);
+    const userBuffer = (handle as With<TcpStream>)[USER_BUFFER];
+    if (userBuffer !== undefined) stream.useUserBuffer(userBuffer);
     stream.connecting(handle, connection, request);
     return 0;
   } catch (error) {

@@ -3,6 +3,7 @@
  *
  * - As the connection's handlers it only notes: frames are held, what happened is flagged. `deliver` tells the program.
  * - What a reader has not asked for (`readStop`) stays in its frames, charged to the window, and the peer comes to wait.
+ *   A few of them always come here: whether there is something unread decides how `close` ends the connection.
  * - A write is done when the stack has taken all of it, as one of the kernel's is when the socket buffer has; what does
  *   not fit waits here, in order, as `pending`.
  */
@@ -32,6 +33,8 @@ export interface ByteSource {
 
 /** Most that a program is given at once, as of libuv. */
 const CHUNK_BYTES_MAX = 64 * 1024;
+/** Frames that are held for a reader who does not read; beyond that the stack keeps them, in less memory. */
+const UNREAD_FRAMES_MAX = 32;
 const NOT_OVER = -1;
 
 /** One for all: what is taken from it is the program's. */
@@ -56,6 +59,8 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
   #frames: number[] = [];
   #nextFrame = 0;
   #isReading = false;
+  /** The stack keeps what comes. */
+  #isPaused = false;
   #isRef = true;
   #isCounted = false;
   #isClosed = false;
@@ -124,6 +129,10 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
     connection.hold(frame);
     this.#frames.push(frame, at, length);
     if (this.#isReading) this.#host.ready(this);
+    else if (this.#frames.length >= 3 * UNREAD_FRAMES_MAX && !this.#isPaused) {
+      this.#isPaused = true;
+      connection.pause();
+    }
   }
 
   onEnd(): void {
@@ -144,7 +153,8 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
 
   readStart(): number {
     this.#isReading = true;
-    this.#live?.resume();
+    if (this.#isPaused) this.#live?.resume();
+    this.#isPaused = false;
     if (this.#hasFrames || this.#hasEnded || this.isOver) this.#host.ready(this);
     else this.#host.changed();
     this.#settle();
@@ -153,7 +163,6 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
 
   readStop(): number {
     this.#isReading = false;
-    this.#live?.pause();
     this.#settle();
     return 0;
   }
@@ -372,7 +381,7 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
 
   #deliverWrites(): void {
     const writes = this.#writes;
-    for (;;) {
+    while (!writes.isEmpty) {
       const connection = this.#live;
       let status = 0;
       if (this.#isClosed) status = UV.ECANCELED;

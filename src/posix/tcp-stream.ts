@@ -35,6 +35,7 @@ export interface ByteSource {
 const CHUNK_BYTES_MAX = 64 * 1024;
 /** Frames that are held for a reader who does not read; beyond that the stack keeps them, in less memory. */
 const UNREAD_FRAMES_MAX = 32;
+const STRIDE = 4;
 const NOT_OVER = -1;
 
 /** One for all: what is taken from it is the program's. */
@@ -55,7 +56,7 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
   #connectRequest: Request | null = null;
   #shutdownRequest: Request | null = null;
   #userBuffer: Uint8Array | null = null;
-  /** Frames that wait for a reader, three numbers for each: frame, where its bytes begin, how many are left. */
+  /** Frames that wait for a reader, STRIDE numbers each: frame, where its bytes begin, how many are left, how many it had. */
   #frames: number[] = [];
   #nextFrame = 0;
   #isReading = false;
@@ -127,9 +128,9 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
 
   onData(connection: TcpConnection, frame: number, at: number, length: number): void {
     connection.hold(frame);
-    this.#frames.push(frame, at, length);
+    this.#frames.push(frame, at, length, length);
     if (this.#isReading) this.#host.ready(this);
-    else if (this.#frames.length >= 3 * UNREAD_FRAMES_MAX && !this.#isPaused) {
+    else if (this.#frames.length >= STRIDE * UNREAD_FRAMES_MAX && !this.#isPaused) {
       this.#isPaused = true;
       connection.pause();
     }
@@ -337,7 +338,7 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
 
   #availableBytes(max: number): number {
     let length = 0;
-    for (let i = this.#nextFrame; i < this.#frames.length && length < max; i += 3) {
+    for (let i = this.#nextFrame; i < this.#frames.length && length < max; i += STRIDE) {
       length += this.#frames[i + 2]!;
     }
     return Math.min(length, max);
@@ -353,8 +354,8 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
       this.#source.copy(frames[i]!, frames[i + 1]!, bytes, target, to + length - left);
       left -= bytes;
       if (bytes === frames[i + 2]!) {
-        this.#nextFrame += 3;
-        this.#release(frames[i]!, bytes);
+        this.#nextFrame += STRIDE;
+        this.#release(frames[i]!, frames[i + 3]!);
       } else {
         frames[i + 1]! += bytes;
         frames[i + 2]! -= bytes;
@@ -372,8 +373,8 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
   }
 
   #releaseFrames(): void {
-    for (let i = this.#nextFrame; i < this.#frames.length; i += 3) {
-      this.#release(this.#frames[i]!, this.#frames[i + 2]!);
+    for (let i = this.#nextFrame; i < this.#frames.length; i += STRIDE) {
+      this.#release(this.#frames[i]!, this.#frames[i + 3]!);
     }
     this.#frames = [];
     this.#nextFrame = 0;

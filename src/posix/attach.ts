@@ -4,6 +4,8 @@
  */
 
 import type { NicQueue } from '../device/nic.ts';
+import type { Turn } from '../net/index.ts';
+import type { Tcp } from '../net/tcp/api.ts';
 import { type Part, parts } from './attachments.ts';
 import { Host, type Stack } from './host.ts';
 import { LocalTcp } from './local-tcp.ts';
@@ -20,8 +22,10 @@ export type Driver = (
 ) => { wake(): void; stop(): void };
 
 export interface AttachOptions {
-  readonly net: Stack & UdpStack;
-  readonly queue: Pick<NicQueue, 'memory' | 'free'>;
+  readonly net: UdpStack & { readonly tcp: Tcp };
+  /** What drives `net`: `netTurn`. */
+  readonly turn: Turn;
+  readonly queue: Pick<NicQueue, 'memory'>;
   readonly config: RouteConfig;
   /** Milliseconds that never go back. */
   readonly nowMs: () => number;
@@ -42,17 +46,15 @@ export class Attachment {
   #isClosed = false;
 
   constructor(options: AttachOptions) {
-    const { net, queue, config, nowMs } = options;
+    const { net, turn, queue, config, nowMs } = options;
     let wake: () => void = () => {};
     const routes = new Routes(config);
     const local = new LocalTcp(routes.text, () => wake());
     const stack: Stack = {
       tcp: net.tcp,
-      poll: (now) => net.poll(now) + local.poll(),
-      flush: () => net.flush(),
-      get nextTimerMs() {
-        return net.nextTimerMs;
-      },
+      turn: () => turn.turn() + local.poll(),
+      flush: turn.flush,
+      timeoutMs: turn.timeoutMs,
     };
     this.host = new Host({ net: stack, routes, nowMs, wake: () => wake() });
     this.#loop = options.drive(
@@ -65,7 +67,6 @@ export class Attachment {
       copy: (_frame: number, at: number, length: number, target: Uint8Array, to: number) => {
         region.copy(target, to, at, at + length);
       },
-      free: (frame: number) => queue.free(frame),
     };
     this.#part = { host: this.host, source, local };
     if (parts.length === 0) undo = [installTcp(), installTls(), installUdp()];

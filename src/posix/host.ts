@@ -1,7 +1,7 @@
 /**
  * Where Node's event loop and the stack meet.
  *
- *   turn:  net.poll          handlers of the stack only note what has come, and say `ready`
+ *   turn:  net.turn          handlers of the stack only note what has come, and say `ready`
  *          deliver           each that is ready calls the program's code, as Node would: in the async context of its
  *                            handle, with ticks and promises after every call
  *          net.flush         what the program answered leaves in the same turn
@@ -13,6 +13,7 @@
  *   that for connections that were closed and have bytes under way, as a kernel would see them off.
  */
 import type { AsyncResource } from 'node:async_hooks';
+import type { Turn } from '../net/index.ts';
 import type { Tcp } from '../net/tcp/api.ts';
 import { runTicks } from './node.ts';
 import { Orphans } from './orphans.ts';
@@ -27,12 +28,9 @@ export interface Ready {
   deliver(): void;
 }
 
-/** What the host needs of `NetInterface`. */
-export interface Stack {
+/** The stack as the host drives it: TCP, and the turns of its interface. */
+export interface Stack extends Turn {
   readonly tcp: Tcp;
-  poll(nowMs: number): number;
-  flush(): number;
-  readonly nextTimerMs: number;
 }
 
 /** Something that a process which ends still sees off. */
@@ -90,7 +88,7 @@ export class Host {
     if (this.#isThrowing) return 1;
     this.#isInTurn = true;
     try {
-      const work = this.net.poll(this.nowMs()) + this.#deliver();
+      const work = this.net.turn() + this.#deliver();
       this.orphans.expire();
       this.net.flush();
       return work;
@@ -104,8 +102,11 @@ export class Host {
 
   /** Milliseconds until a turn is due although nothing comes; -1: none is. */
   timeoutMs(): number {
-    const dueMs = Math.min(this.net.nextTimerMs, this.orphans.nextMs);
-    return dueMs === Number.POSITIVE_INFINITY ? -1 : Math.max(0, Math.ceil(dueMs - this.nowMs()));
+    const net = this.net.timeoutMs();
+    const { nextMs } = this.orphans;
+    if (nextMs === Number.POSITIVE_INFINITY) return net;
+    const orphans = Math.max(0, Math.ceil(nextMs - this.nowMs()));
+    return net < 0 ? orphans : Math.min(net, orphans);
   }
 
   /** `item` is to be asked to `deliver` in this turn, or soon. */
@@ -155,7 +156,7 @@ export class Host {
     for (let isDone = false; !isDone && this.nowMs() < untilMs; ) {
       isDone = true;
       for (const each of this.open) if (!each.part()) isDone = false;
-      this.net.poll(this.nowMs());
+      this.net.turn();
     }
     for (const each of this.open) each.breakOff();
     this.net.flush();

@@ -17,7 +17,9 @@ import {
   connect,
   type Domain,
   monotonicMs,
+  monotonicUs32,
   NetInterface,
+  netTurn,
   type Vnic,
 } from '../arrakis/index.ts';
 import { Attachment } from './attach.ts';
@@ -40,6 +42,7 @@ function attach(vnic: Vnic): Attachment {
   const net = new NetInterface(vnic);
   const attachment = new Attachment({
     net,
+    turn: netTurn(net, monotonicMs, monotonicUs32),
     queue: vnic.queue,
     config: vnic,
     nowMs: monotonicMs,

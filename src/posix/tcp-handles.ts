@@ -9,10 +9,11 @@
  * All inherit from Node's, so `instanceof`, async ids and the native `close` stay; a handle that turns out to be the
  * kernel's gets Node's prototype back.
  */
+import { formatIpv4 } from '../base/address.ts';
 import { isAny, type Path, partsAt, pathFrom, pathTo } from './attachments.ts';
 import { errnoOf } from './errors.ts';
 import { type NameOut, type Request, TCP, TCP_IPV6_ONLY, type TcpHandle, UV } from './node.ts';
-import { shown } from './routes.ts';
+import { ipv4In, shown } from './routes.ts';
 import { type Binding, TcpServer } from './tcp-server.ts';
 import { TcpStream } from './tcp-stream.ts';
 
@@ -128,7 +129,13 @@ function connectOurs(
   const { address, port, isIpv6 } = to;
   const isLocal = way !== 'vnic';
   const stream = new TcpStream(host, isLocal ? local : source, isIpv6);
-  const options = { address, port, handlers: stream, ...(localPort === 0 ? {} : { localPort }) };
+  const remote = formatIpv4(ipv4In(address));
+  const options = {
+    address: remote,
+    port,
+    handlers: stream,
+    ...(localPort === 0 ? {} : { localPort }),
+  };
   try {
     const connection = (isLocal ? local : host.net.tcp).connect(options);
     become(handle, streamPrototype, stream);

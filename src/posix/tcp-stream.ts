@@ -27,8 +27,6 @@ import { Slab } from './slab.ts';
 export interface ByteSource {
   /** Copy `length` bytes from `at`, in `frame`, to byte `to` of `target`. */
   copy(frame: number, at: number, length: number, target: Uint8Array, to: number): void;
-  /** Give a held frame back whose connection is over. */
-  free(frame: number): void;
 }
 
 /** Most that a program is given at once, as of libuv. */
@@ -355,7 +353,7 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
       left -= bytes;
       if (bytes === frames[i + 2]!) {
         this.#nextFrame += STRIDE;
-        this.#release(frames[i]!, frames[i + 3]!);
+        this.#connection!.release(frames[i]!, frames[i + 3]!);
       } else {
         frames[i + 1]! += bytes;
         frames[i + 2]! -= bytes;
@@ -366,15 +364,9 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
     this.#nextFrame = 0;
   }
 
-  #release(frame: number, bytes: number): void {
-    const connection = this.#live;
-    if (connection === null) this.#source.free(frame);
-    else connection.release(frame, bytes);
-  }
-
   #releaseFrames(): void {
     for (let i = this.#nextFrame; i < this.#frames.length; i += STRIDE) {
-      this.#release(this.#frames[i]!, this.#frames[i + 3]!);
+      this.#connection!.release(this.#frames[i]!, this.#frames[i + 3]!);
     }
     this.#frames = [];
     this.#nextFrame = 0;

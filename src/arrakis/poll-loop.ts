@@ -153,7 +153,7 @@ class Loop implements PollLoop {
           this.#isIdle = true;
           this.#idleSinceUs = nowUs;
         } else if (((nowUs - this.#idleSinceUs) | 0) >= this.#spinUs && this.#sleep()) return false;
-        schedYield();
+        if (!this.#yieldIdle) schedYield();
       }
       if (isYielding || ((nowUs - beginUs) | 0) >= this.#turnUs) return true;
     }

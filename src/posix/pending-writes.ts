@@ -5,6 +5,8 @@ import type { Request } from './node.ts';
 interface Pending {
   readonly request: Request;
   readonly chunks: readonly Uint8Array[];
+  /** Chunks up to the last that is not empty: it must be the one that says that nothing more comes. */
+  readonly end: number;
   /** The first chunk that has bytes left, and from where on. */
   chunk: number;
   from: number;
@@ -30,7 +32,9 @@ export class PendingWrites {
     chunks: readonly Uint8Array[],
     bytes: number,
   ): boolean {
-    const pending = { request, chunks, chunk: 0, from: 0 };
+    let end = chunks.length;
+    while (end > 0 && chunks[end - 1]!.length === 0) end--;
+    const pending = { request, chunks, end, chunk: 0, from: 0 };
     this.#bytes += bytes;
     if (this.#queue.length === 0 && this.#advance(connection, pending)) return true;
     this.#queue.push(pending);
@@ -45,7 +49,7 @@ export class PendingWrites {
   /** The oldest request, when all its bytes were taken. */
   takeDone(): Request | null {
     const first = this.#queue[0];
-    return first !== undefined && first.chunk === first.chunks.length ? this.#shift() : null;
+    return first !== undefined && first.chunk === first.end ? this.#shift() : null;
   }
 
   /** The oldest request, whatever came of it. */
@@ -54,18 +58,18 @@ export class PendingWrites {
   }
 
   #shift(): Request {
-    const { request, chunks, chunk, from } = this.#queue.shift()!;
-    for (let i = chunk; i < chunks.length; i++) this.#bytes -= chunks[i]!.length;
+    const { request, chunks, end, chunk, from } = this.#queue.shift()!;
+    for (let i = chunk; i < end; i++) this.#bytes -= chunks[i]!.length;
     this.#bytes += from;
     return request;
   }
 
   /** True when all of it is taken. */
   #advance(connection: TcpConnection, pending: Pending): boolean {
-    const { chunks } = pending;
-    while (pending.chunk < chunks.length) {
+    const { chunks, end } = pending;
+    while (pending.chunk < end) {
       const chunk = chunks[pending.chunk]!;
-      const hasMore = pending.chunk + 1 < chunks.length;
+      const hasMore = pending.chunk + 1 < end;
       const taken = connection.write(chunk, pending.from, chunk.length, hasMore);
       this.#bytes -= taken;
       pending.from += taken;

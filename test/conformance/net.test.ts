@@ -1,4 +1,4 @@
-/** `node:net` on the kernel's sockets, which says what is expected, and on ours. */
+/** `node:net`, and what stands on it, on the kernel's sockets, which says what is expected, and on ours. */
 import { randomFillSync } from 'node:crypto';
 import { after } from 'node:test';
 import { pollLoop } from '../../src/arrakis/poll-loop.ts';
@@ -9,6 +9,7 @@ import { monotonicMs, monotonicUs32 } from '../../src/ffi/clock.ts';
 import { NetInterface, netTurn } from '../../src/net/index.ts';
 import type { Tcp } from '../../src/net/tcp/api.ts';
 import { Attachment, type AttachOptions } from '../../src/posix/attach.ts';
+import { httpSuite } from './http.suite.ts';
 import { netSuite } from './net.suite.ts';
 
 const none = () => {
@@ -84,13 +85,17 @@ function joined(addressA: string, addressB: string): { close(): void } {
   };
 }
 
-netSuite("net on the kernel's loopback", { address: '127.0.0.1', from: '127.0.0.1' });
+const KERNEL = { address: '127.0.0.1', from: '127.0.0.1' };
+netSuite("net on the kernel's loopback", KERNEL);
+httpSuite("http on the kernel's loopback", KERNEL);
 
 const self = lonely('10.99.0.1');
 netSuite('net, a program to itself', { address: '10.99.0.1' });
+httpSuite('http, a program to itself', { address: '10.99.0.1' });
 
 const pair = joined('10.98.0.1', '10.98.0.2');
 netSuite('net over a wire', { address: '10.98.0.1', from: '10.98.0.2' });
+httpSuite('http over a wire', { address: '10.98.0.1', from: '10.98.0.2' });
 
 after(() => {
   self.close();

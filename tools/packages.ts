@@ -15,6 +15,7 @@ export const PACKAGES = {
   'libc6-dev': 'headers for the C peers',
   'dnsmasq-base': 'a DHCP and DNS server as a peer',
   strace: 'shows that the data path makes no system calls',
+  'redis-server': 'a server for clients that know nothing of Arrakis',
   'netcat-openbsd': 'nc as a UDP and TCP peer',
   bpftool: 'lists attached XDP programs',
   nmap: 'scans TCP, as one who means no good',

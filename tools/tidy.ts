@@ -192,7 +192,7 @@ const BANNED_IMPORTS: readonly BannedImport[] = [
 /** Modules that nobody imports because they are started, or are the package. */
 const ENTRIES: readonly RegExp[] = [
   /^src\/(cli|softnic|softdisk|control|keeper)\/main\.ts$/,
-  /^src\/arrakis\/index\.ts$/,
+  /^src\/(arrakis|posix)\/index\.ts$/,
   /^apps\/[^/]+\/main\.ts$/,
   /^(examples|bench|tools|test)\//,
   /\.test\.ts$/,

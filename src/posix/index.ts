@@ -41,7 +41,7 @@ async function openVnics(domain: Domain): Promise<Vnic[]> {
 function attach(vnic: Vnic): Attachment {
   const net = new NetInterface(vnic);
   const attachment = new Attachment({
-    net: net as never,
+    net,
     turn: netTurn(net, monotonicMs, monotonicUs32),
     queue: vnic.queue,
     config: vnic,

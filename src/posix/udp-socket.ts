@@ -323,7 +323,7 @@ export class UdpSocketState implements Ready {
 
   #change(group: string, change: (ip: Ipv4) => void): number {
     const ip = ipv4In(group);
-    if (ip === -1) return UV.EINVAL;
+    if (ip === -1 || !this.parts.host.routes.isGroup(ip)) return UV.EINVAL;
     try {
       change(ip);
       this.parts.host.changed();

@@ -1,4 +1,5 @@
 /** The interfaces that this thread's sockets are on, and which of them a socket belongs to. Nearly always there is one. */
+import cluster from 'node:cluster';
 import type { Host } from './host.ts';
 import type { LocalTcp } from './local-tcp.ts';
 import type { Way } from './routes.ts';
@@ -28,6 +29,21 @@ export function partsAt(address: string): readonly Part[] {
     if (place === 'vnic') return [part];
   }
   return [];
+}
+
+let wasWarned = false;
+
+/**
+ * Whether a socket that is bound now is for the workers of a cluster: they are given descriptors, which ours have not, so
+ * it is the kernel's. Says so, once.
+ */
+export function isForWorkers(): boolean {
+  if (!cluster.isPrimary || Object.keys(cluster.workers ?? {}).length === 0) return false;
+  if (!wasWarned) {
+    wasWarned = true;
+    process.emitWarning('the sockets of a cluster are the kernel’s, not the VNIC’s');
+  }
+  return true;
 }
 
 export const isAny = (address: string): boolean => parts[0]?.host.routes.placeOf(address) === 'any';

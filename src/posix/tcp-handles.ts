@@ -10,7 +10,7 @@
  * kernel's gets Node's prototype back.
  */
 import { formatIpv4 } from '../base/address.ts';
-import { isAny, type Path, partsAt, pathFrom, pathTo } from './attachments.ts';
+import { isAny, isForWorkers, type Path, partsAt, pathFrom, pathTo } from './attachments.ts';
 import { errnoOf } from './errors.ts';
 import { type NameOut, type Request, TCP, TCP_IPV6_ONLY, type TcpHandle, UV } from './node.ts';
 import { ipv4In, shown } from './routes.ts';
@@ -94,7 +94,8 @@ export function installTcp(): () => void {
 function bind(isIpv6: boolean) {
   return function (this: TcpHandle, address: string, port: number, flags = 0): number {
     const isOnlyIpv6 = isIpv6 && (flags & TCP_IPV6_ONLY) !== 0;
-    if (partsAt(address).length === 0 || (isAny(address) && isOnlyIpv6)) {
+    const isKernels = partsAt(address).length === 0 || (isAny(address) && isOnlyIpv6);
+    if (isKernels || isForWorkers()) {
       return native[isIpv6 ? 'bind6' : 'bind'].value.call(this, address, port, flags);
     }
     become<Binding>(this, boundPrototype, { address, port, isIpv6 });

@@ -4,6 +4,7 @@
  * because lib/dgram.js copies them into handles of IPv6.
  */
 import type { Ipv4 } from '../base/address.ts';
+import { isForWorkers } from './attachments.ts';
 import { type NameOut, UDP, UDP_IPV6_ONLY, type UdpHandle, UV } from './node.ts';
 import { ipv4In, type Place } from './routes.ts';
 import { type SendArgs, type UdpParts, UdpSocketState } from './udp-socket.ts';
@@ -55,7 +56,8 @@ function bind(isIpv6: boolean) {
   return function (this: UdpHandle, address: string, port: number, flags: number): number {
     const { parts, place } = placeOf(address);
     const isOnlyIpv6 = isIpv6 && (flags & UDP_IPV6_ONLY) !== 0;
-    if (place === 'kernel' || (place === 'any' && isOnlyIpv6)) {
+    const isKernels = place === 'kernel' || (place === 'any' && isOnlyIpv6);
+    if (isKernels || isForWorkers()) {
       return native[isIpv6 ? 'bind6' : 'bind'].value.call(this, address, port, flags);
     }
     const state = new UdpSocketState(parts, this, { address, isIpv6, place });

@@ -65,6 +65,7 @@ export function httpSuite(name: string, place: NetPlace): void {
     const stage = new Stage(place);
     after(() => stage.close());
     httpCases(stage);
+    goingCases(stage);
     tlsCases(stage);
     http2Cases(stage);
   });
@@ -109,7 +110,9 @@ function httpCases(stage: Stage): void {
     const answer = await request({ ...stage.to(port), agent: false }, BIG);
     assert.equal(answer.length, BIG.length);
   });
+}
 
+function goingCases(stage: Stage): void {
   test('a client that goes away is noticed', async () => {
     const server = http.createServer();
     const port = await stage.listen(server);

@@ -240,6 +240,14 @@ describe('how a program lives and ends', { skip }, () => {
     assert.ok(ticks > 20, `${ticks} of 100 ticks`);
   });
 
+  test('a cluster works as ever, at the kernel, and a warning says so', async () => {
+    const running = await serve(/listening/, program('endings.js'), 'cluster');
+    const response = await fetch(`http://${KERNEL}:7001/`, { headers: { connection: 'close' } });
+    assert.equal(await response.text(), 'worker 1');
+    assert.match(running.output, /the sockets of a cluster are the kernel/);
+    await running.stop();
+  });
+
   test('without a daemon: what is wrong, and what to do', async () => {
     const script = new URL('../../src/posix/index.js', import.meta.url).href;
     const env = { ARRAKIS_DIR: '/nowhere', ARRAKIS_SOCKET: '/nowhere/control.sock' };

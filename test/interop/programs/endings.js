@@ -1,4 +1,6 @@
 // How a program ends: `node endings.js HOW HOST`.
+import cluster from 'node:cluster';
+import http from 'node:http';
 import net from 'node:net';
 
 const [how, host] = process.argv.slice(2);
@@ -30,6 +32,12 @@ if (how === 'unref') {
   });
 } else if (how === 'idle') {
   net.createServer().listen(7000, () => console.log('listening'));
+} else if (how === 'cluster' && cluster.isPrimary) {
+  const worker = cluster.fork();
+  process.once('SIGTERM', () => worker.kill());
+} else if (how === 'cluster') {
+  const server = http.createServer((_, response) => response.end(`worker ${cluster.worker.id}`));
+  server.listen(7001, () => console.log('listening'));
 } else if (how === 'timers') {
   // A loop of its own beside a server: neither may starve.
   net.createServer((socket) => socket.pipe(socket)).listen(7000, () => console.log('listening'));

@@ -276,6 +276,9 @@ const streamPrototype = inherit({
     return this[STATE].setKeepAlive(enable, delay);
   },
   setBlocking: () => 0,
+  // Of Node 24. The stack sends with the default.
+  setTypeOfService: () => 0,
+  getTypeOfService: () => 0,
   ref(this: With<TcpStream>): void {
     this[STATE].ref();
   },

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import http from 'node:http';
-import net, { type AddressInfo } from 'node:net';
+import net from 'node:net';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -27,9 +27,16 @@ const VNIC = '10.77.0.2';
 const READY_MS = 15_000;
 
 let daemon: LabDaemon;
+if (skip === false) {
+  before(async () => {
+    daemon = await LabDaemon.start(undefined, []);
+  });
+  after(() => daemon?.close());
+}
 
-const run = (file: string, ...args: string[]): Running =>
-  daemon.run(['--posix', '--vnic', `soft0,ip=${VNIC}/24`, '--', file, ...args]);
+const runAt = (ip: string, file: string, ...args: string[]): Running =>
+  daemon.run(['--posix', '--vnic', `soft0,ip=${ip}/24`, '--', file, ...args]);
+const run = (file: string, ...args: string[]): Running => runAt(VNIC, file, ...args);
 
 /** Started, and has printed `line`. */
 async function serve(line: RegExp, file: string, ...args: string[]): Promise<Running> {
@@ -78,11 +85,6 @@ function cpuMs(pid: number): number {
 }
 
 describe('programs that know nothing of Arrakis', { skip }, () => {
-  before(async () => {
-    daemon = await LabDaemon.start(undefined, []);
-  });
-  after(() => daemon?.close());
-
   test('express', async () => {
     const app = await serve(/listening/, path.join(ROOT, 'examples', 'express.js'));
     assert.equal(await text('/'), `hello ::ffff:${KERNEL}\n`);
@@ -149,72 +151,71 @@ describe('programs that know nothing of Arrakis', { skip }, () => {
   });
 });
 
-describe('how a program lives and ends', { skip }, () => {
+describe('how a program ends', { skip, concurrency: 3 }, () => {
   let server: net.Server;
-  /** What the last connection brought, and how it ended. */
-  let bytes = 0;
-  let ending = '';
+  /** What the last connection from each address brought, and how it ended. */
+  const heard = new Map<string, { bytes: number; ending: string }>();
   before(async () => {
-    daemon = await LabDaemon.start(undefined, []);
     server = net.createServer((socket) => {
-      bytes = 0;
-      ending = '';
+      const said = { bytes: 0, ending: '' };
+      heard.set(socket.remoteAddress!, said);
       socket.on('data', (chunk) => {
-        bytes += chunk.length;
+        said.bytes += chunk.length;
       });
       socket.on('end', () => {
-        ending = 'end';
+        said.ending = 'end';
       });
       socket.on('error', (error: NodeJS.ErrnoException) => {
-        ending = error.code!;
+        said.ending = error.code!;
       });
     });
     server.listen(9001, KERNEL);
     await once(server, 'listening');
-    assert.equal((server.address() as AddressInfo).port, 9001);
   });
-  after(async () => {
-    server?.close();
-    await daemon?.close();
-  });
+  after(() => server?.close());
 
-  const ends = async (how: string): Promise<{ code: number | null; output: string }> => {
-    const running = run(program('endings.js'), how, KERNEL);
-    const code = await Promise.race([running.exited, sleep(10_000)]);
+  /** Each has an address of its own: they run side by side. */
+  const ends = async (how: string, ip: string): Promise<{ code: unknown; output: string }> => {
+    const running = runAt(ip, program('endings.js'), how, KERNEL);
+    const code = await Promise.race([running.exited, sleep(15_000)]);
     await running.stop();
-    return { code: code as number | null, output: running.output };
+    return { code, output: running.output };
+  };
+  const whole = async (ip: string): Promise<void> => {
+    await until(() => heard.get(ip)?.ending !== '', READY_MS);
+    assert.deepEqual(heard.get(ip), { bytes: 200_000, ending: 'end' });
   };
 
   test('with a server that is unref’d it ends', async () => {
-    const { code, output } = await ends('unref');
+    const { code, output } = await ends('unref', '10.77.0.11');
     assert.match(output, /listening/);
     assert.equal(code, 0);
   });
 
   test('what was written is delivered before it ends', async () => {
-    assert.equal((await ends('flush')).code, 0);
-    await until(() => ending !== '');
-    assert.deepEqual([bytes, ending], [200_000, 'end']);
+    assert.equal((await ends('flush', '10.77.0.12')).code, 0);
+    await whole('10.77.0.12');
   });
 
   test('process.exit: what was written arrives, and the peer hears of the end', async () => {
-    assert.equal((await ends('exit')).code, 3);
-    await until(() => ending !== '');
-    assert.deepEqual([bytes, ending], [200_000, 'end']);
+    assert.equal((await ends('exit', '10.77.0.13')).code, 3);
+    await whole('10.77.0.13');
   });
 
   test('an uncaught exception ends it with its stack', async () => {
-    const { code, output } = await ends('throw');
+    const { code, output } = await ends('throw', '10.77.0.14');
     assert.equal(code, 1);
     assert.match(output, /Error: of the program\n\s+at .*endings\.js/);
   });
 
   test('a paused socket does not keep it alive', async () => {
-    const { code, output } = await ends('paused');
+    const { code, output } = await ends('paused', '10.77.0.15');
     assert.match(output, /paused/);
     assert.equal(code, 0);
   });
+});
 
+describe('how a program lives', { skip }, () => {
   test('an idle server stays, and uses no processor', async () => {
     const running = await serve(/listening/, program('endings.js'), 'idle');
     const pid = pidOf(running);

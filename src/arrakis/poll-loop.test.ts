@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { NIC_STATE, type NicState } from '../device/nic.ts';
 import { closeFd, eventfd, eventfdClear, eventfdSignal } from '../ffi/fd.ts';
@@ -171,4 +172,40 @@ test('what turn throws ends the loop and is told', async () => {
   await loop.done;
   await until(() => errors.length === 1);
   queue.close();
+});
+
+test('yieldIdle: after a poll that found nothing the event loop has its turn, after one that found work not', async () => {
+  const queue = new BellQueue();
+  let sinceOurs = 0;
+  let most = 0;
+  let work = 8;
+  const turn = (): number => {
+    most = Math.max(most, ++sinceOurs);
+    return work-- > 0 ? 1 : 0;
+  };
+  const loop = pollLoop(queue, turn, { yieldIdle: true, spinUs: 2000 });
+  const ours = (): void => {
+    sinceOurs = 0;
+    if (!queue.armed) setImmediate(ours);
+  };
+  setImmediate(ours);
+  await until(() => queue.armed);
+  // The eight with work, and the one without that ended them, were one turn; every other was one of its own.
+  assert.equal(most, 9);
+  loop.stop();
+  queue.close();
+});
+
+test('ref: false: a loop that sleeps does not keep the process alive', () => {
+  const module = new URL('./poll-loop.js', import.meta.url).href;
+  const fd = new URL('../ffi/fd.js', import.meta.url).href;
+  const program = (ref: boolean) => `
+    import { pollLoop } from '${module}';
+    import { eventfd } from '${fd}';
+    const queue = { doorbellFd: eventfd(), state: 0, arm: () => true, disarm() {} };
+    pollLoop(queue, () => 0, { ref: ${ref}, timeoutMs: () => 60_000 });`;
+  const run = (ref: boolean) =>
+    spawnSync(process.execPath, ['--input-type=module', '-e', program(ref)], { timeout: 3000 });
+  assert.equal(run(false).status, 0);
+  assert.equal(run(true).signal, 'SIGTERM');
 });

@@ -44,8 +44,10 @@ export class LocalTcp implements Tcp, ByteSource {
     this.#wake = wake;
   }
 
+  /** Whether `port` is listened on at every address, 127.0.0.1 among them. */
   listensOn(port: number): boolean {
-    return this.#listeners.has(port);
+    const listener = this.#listeners.get(port);
+    return listener !== undefined && listener.options.address === undefined;
   }
 
   listen(options: ListenOptions): TcpListener {

@@ -67,6 +67,22 @@ const pair = joinedInterfaces('10.98.0.1', '10.98.0.2');
 netSuite('net over a wire', { address: '10.98.0.1', from: '10.98.0.2' });
 httpSuite('http over a wire', { address: '10.98.0.1', from: '10.98.0.2' });
 
+test('at localhost a program finds what it listens on at every address, and no more', async () => {
+  const everywhere = net.createServer((socket) => socket.end('everywhere')).listen(0);
+  await once(everywhere, 'listening');
+  const { port } = everywhere.address() as net.AddressInfo;
+  for (const host of ['localhost', '127.0.0.1', '10.99.0.1']) {
+    const [chunk] = await once(net.connect({ host, port }), 'data');
+    assert.equal(String(chunk), 'everywhere', host);
+  }
+  everywhere.close();
+  const there = net.createServer().listen(port, '10.99.0.1');
+  await once(there, 'listening');
+  const [error] = await once(net.connect({ host: '127.0.0.1', port }), 'error');
+  assert.equal(error.code, 'ECONNREFUSED');
+  there.close();
+});
+
 test('an interface that goes: ENETDOWN', async () => {
   const [here, there] = ['10.96.0.1', '10.96.0.2'];
   const going = joinedInterfaces(here, there);

@@ -16,6 +16,7 @@ import {
   ArrakisError,
   connect,
   type Domain,
+  followKernel,
   monotonicMs,
   monotonicUs32,
   NetInterface,
@@ -32,14 +33,16 @@ const SPIN_US = 50;
 
 async function openVnics(domain: Domain): Promise<Vnic[]> {
   const { prepared } = domain.info;
-  if (prepared.length === 0) return [await domain.openVnic(process.env.ARRAKIS_VNIC)];
+  const options = { offload: true };
+  if (prepared.length === 0) return [await domain.openVnic(process.env.ARRAKIS_VNIC, options)];
   const vnics: Vnic[] = [];
-  for (let i = 0; i < prepared.length; i++) vnics.push(await domain.openVnic());
+  for (let i = 0; i < prepared.length; i++) vnics.push(await domain.openVnic(undefined, options));
   return vnics;
 }
 
-function attach(vnic: Vnic): Attachment {
+async function attach(vnic: Vnic): Promise<Attachment> {
   const net = new NetInterface(vnic);
+  if (!vnic.ownsAddress) await followKernel(vnic, net);
   const attachment = new Attachment({
     net,
     turn: netTurn(net, monotonicMs, monotonicUs32),
@@ -60,7 +63,8 @@ function attach(vnic: Vnic): Attachment {
 async function start(): Promise<void> {
   const name = path.basename(process.argv[1] ?? 'node').replace(/[^A-Za-z0-9_.@-]/g, '_');
   const domain = await connect({ name: name.slice(0, 32) });
-  const attachments = (await openVnics(domain)).map(attach);
+  const attachments: Attachment[] = [];
+  for (const vnic of await openVnics(domain)) attachments.push(await attach(vnic));
   process.env[MARK] = String(process.pid);
   process.on('exit', () => {
     for (const attachment of attachments) attachment.finish();

@@ -35,6 +35,9 @@ export interface AttachOptions {
 /** What takes the patches out again. */
 let undo: (() => void)[] = [];
 
+/** Up to this length a loop copies faster than what makes a view first. */
+const COPY_BYTES_MAX = 256;
+
 /** How long `finish` waits for what is under way. */
 const FINISH_MS_MAX = 250;
 
@@ -65,7 +68,8 @@ export class Attachment {
     const region = Buffer.from(queue.memory.u8.buffer as ArrayBuffer);
     const source = {
       copy: (_frame: number, at: number, length: number, target: Uint8Array, to: number) => {
-        region.copy(target, to, at, at + length);
+        if (length > COPY_BYTES_MAX) region.copy(target, to, at, at + length);
+        else for (let i = 0; i < length; i++) target[to + i] = region[at + i]!;
       },
     };
     this.#part = { host: this.host, source, local };

@@ -49,6 +49,11 @@ export interface HostOptions {
   readonly wake: () => void;
 }
 
+/**
+ * Deliveries after which the device is given what was answered so far, a power of two: peers go on with it while the rest
+ * of a large turn is told.
+ */
+const FLUSH_STRIDE = 32;
 const FOR_EVER_MS = 2 ** 31 - 1;
 
 export class Host {
@@ -180,6 +185,7 @@ export class Host {
         const item = list[next++]!;
         item.isReady = false;
         item.deliver();
+        if ((next & (FLUSH_STRIDE - 1)) === 0) this.net.flush();
       }
     } finally {
       for (; next < list.length; next++) this.#ready.push(list[next]!);

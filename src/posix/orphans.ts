@@ -70,9 +70,7 @@ export class Orphans implements TcpHandlers, Parting {
 
   /** Called once a turn, outside of the stack: reset what had its time. */
   expire(): void {
-    for (const connection of this.#unread.splice(0)) {
-      if (this.#all.has(connection)) connection.abort();
-    }
+    if (this.#unread.length > 0) this.#resetUnread();
     if (this.#all.size === 0) {
       this.nextMs = Number.POSITIVE_INFINITY;
       return;
@@ -84,6 +82,12 @@ export class Orphans implements TcpHandlers, Parting {
     for (const [connection, { sinceMs }] of this.#all) {
       if (sinceMs + ORPHAN_MS > nowMs) break;
       connection.abort();
+    }
+  }
+
+  #resetUnread(): void {
+    for (const connection of this.#unread.splice(0)) {
+      if (this.#all.has(connection)) connection.abort();
     }
   }
 

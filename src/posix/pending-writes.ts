@@ -5,8 +5,6 @@ import type { Request } from './node.ts';
 interface Pending {
   readonly request: Request;
   readonly chunks: readonly Uint8Array[];
-  /** Chunks up to the last that is not empty: it must be the one that says that nothing more comes. */
-  readonly end: number;
   /** The first chunk that has bytes left, and from where on. */
   chunk: number;
   from: number;
@@ -25,19 +23,34 @@ export class PendingWrites {
     return this.#queue.length === 0;
   }
 
-  /** Write `bytes` bytes in `chunks`. True when the stack took all; otherwise the rest is kept for `request`. */
-  write(
-    connection: TcpConnection,
-    request: Request,
-    chunks: readonly Uint8Array[],
-    bytes: number,
-  ): boolean {
-    let end = chunks.length;
-    while (end > 0 && chunks[end - 1]!.length === 0) end--;
-    const pending = { request, chunks, end, chunk: 0, from: 0 };
-    this.#bytes += bytes;
-    if (this.#queue.length === 0 && this.#advance(connection, pending)) return true;
-    this.#queue.push(pending);
+  /** Write `chunks`. True when the stack took all; otherwise the rest is kept for `request`. */
+  write(connection: TcpConnection, request: Request, chunks: readonly Uint8Array[]): boolean {
+    let chunk = 0;
+    let from = 0;
+    if (this.isEmpty) {
+      for (; chunk < chunks.length; chunk++) {
+        const bytes = chunks[chunk]!;
+        from = connection.write(bytes, 0, bytes.length, chunk + 1 < chunks.length);
+        if (from < bytes.length) break;
+      }
+      if (chunk === chunks.length) return true;
+    }
+    this.#bytes -= from;
+    for (let i = chunk; i < chunks.length; i++) this.#bytes += chunks[i]!.length;
+    this.#queue.push({ request, chunks, chunk, from });
+    return false;
+  }
+
+  /**
+   * Write the first `length` bytes of `bytes`, which are the caller's again afterwards: what the stack does not take is
+   * copied. True when it took all.
+   */
+  writeCopy(connection: TcpConnection, request: Request, bytes: Buffer, length: number): boolean {
+    const taken = this.isEmpty ? connection.write(bytes, 0, length) : 0;
+    if (taken === length && this.isEmpty) return true;
+    this.#bytes += length - taken;
+    const chunks = [Buffer.from(bytes.subarray(taken, length))];
+    this.#queue.push({ request, chunks, chunk: 0, from: 0 });
     return false;
   }
 
@@ -49,7 +62,7 @@ export class PendingWrites {
   /** The oldest request, when all its bytes were taken. */
   takeDone(): Request | null {
     const first = this.#queue[0];
-    return first !== undefined && first.chunk === first.end ? this.#shift() : null;
+    return first !== undefined && first.chunk === first.chunks.length ? this.#shift() : null;
   }
 
   /** The oldest request, whatever came of it. */
@@ -58,18 +71,18 @@ export class PendingWrites {
   }
 
   #shift(): Request {
-    const { request, chunks, end, chunk, from } = this.#queue.shift()!;
-    for (let i = chunk; i < end; i++) this.#bytes -= chunks[i]!.length;
+    const { request, chunks, chunk, from } = this.#queue.shift()!;
+    for (let i = chunk; i < chunks.length; i++) this.#bytes -= chunks[i]!.length;
     this.#bytes += from;
     return request;
   }
 
   /** True when all of it is taken. */
   #advance(connection: TcpConnection, pending: Pending): boolean {
-    const { chunks, end } = pending;
-    while (pending.chunk < end) {
+    const { chunks } = pending;
+    while (pending.chunk < chunks.length) {
       const chunk = chunks[pending.chunk]!;
-      const hasMore = pending.chunk + 1 < end;
+      const hasMore = pending.chunk + 1 < chunks.length;
       const taken = connection.write(chunk, pending.from, chunk.length, hasMore);
       this.#bytes -= taken;
       pending.from += taken;

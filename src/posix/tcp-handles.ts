@@ -209,11 +209,38 @@ const serverPrototype = inherit({
   },
 });
 
+/** Where short writes of several parts, or of text, are put together: a head and its body are one write to the stack. */
+const scratch = Buffer.allocUnsafeSlow(16 * 1024);
+/** The longest that a UTF-16 unit of text becomes, in any encoding. */
+const UNIT_BYTES_MAX = 3;
+
 type Text = 'utf8' | 'latin1' | 'ascii' | 'ucs2';
 const writeText = (encoding: Text) =>
   function (this: With<TcpStream>, request: Request, text: string): number {
-    return this[STATE].write(request, [Buffer.from(text, encoding)]);
+    const stream = this[STATE];
+    if (text.length * UNIT_BYTES_MAX > scratch.length) {
+      return stream.write(request, [Buffer.from(text, encoding)]);
+    }
+    return stream.writeCopy(request, scratch, scratch.write(text, 0, encoding));
   };
+
+/** Put the chunks of a `writev` into `scratch`: how many bytes, or -1 when they are too many. */
+function gather(chunks: unknown[], allBuffers: boolean): number {
+  let at = 0;
+  for (let i = 0; i < chunks.length; i += allBuffers ? 1 : 2) {
+    const chunk = chunks[i] as string | Uint8Array;
+    const room = scratch.length - at;
+    if (typeof chunk === 'string') {
+      if (chunk.length * UNIT_BYTES_MAX > room) return -1;
+      at += scratch.write(chunk, at, chunks[i + 1] as BufferEncoding);
+    } else {
+      if (chunk.length > room) return -1;
+      scratch.set(chunk, at);
+      at += chunk.length;
+    }
+  }
+  return at;
+}
 
 /** `[chunk, encoding, chunk, encoding, ...]`, or only chunks: as bytes. */
 function bytesOf(chunks: unknown[], allBuffers: boolean): Uint8Array[] {
@@ -241,7 +268,10 @@ const streamPrototype = inherit({
     return this[STATE].write(request, [bytes]);
   },
   writev(this: With<TcpStream>, request: Request, chunks: unknown[], all: boolean): number {
-    return this[STATE].write(request, bytesOf(chunks, all));
+    const stream = this[STATE];
+    const length = gather(chunks, all);
+    if (length >= 0) return stream.writeCopy(request, scratch, length);
+    return stream.write(request, bytesOf(chunks, all));
   },
   writeUtf8String: writeText('utf8'),
   writeLatin1String: writeText('latin1'),

@@ -57,6 +57,8 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
   /** Frames that wait for a reader, STRIDE numbers each: frame, where its bytes begin, how many are left, how many it had. */
   #frames: number[] = [];
   #nextFrame = 0;
+  /** Beyond the last; the array keeps its length, and its memory. */
+  #framesEnd = 0;
   #isReading = false;
   /** The stack keeps what comes. */
   #isPaused = false;
@@ -126,9 +128,15 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
 
   onData(connection: TcpConnection, frame: number, at: number, length: number): void {
     connection.hold(frame);
-    this.#frames.push(frame, at, length, length);
+    const frames = this.#frames;
+    const end = this.#framesEnd;
+    this.#framesEnd = end + STRIDE;
+    frames[end] = frame;
+    frames[end + 1] = at;
+    frames[end + 2] = length;
+    frames[end + 3] = length;
     if (this.#isReading) this.#host.ready(this);
-    else if (this.#frames.length >= STRIDE * UNREAD_FRAMES_MAX && !this.#isPaused) {
+    else if (this.#framesEnd >= STRIDE * UNREAD_FRAMES_MAX && !this.#isPaused) {
       this.#isPaused = true;
       connection.pause();
     }
@@ -176,10 +184,20 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
     if (error !== 0) return error;
     let bytes = 0;
     for (const chunk of chunks) bytes += chunk.length;
-    const isAsync = !this.#writes.write(this.#connection!, request, chunks, bytes);
+    return this.#wrote(bytes, this.#writes.write(this.#connection!, request, chunks));
+  }
+
+  /** Send the first `length` bytes of `bytes`, which are the caller's again afterwards. */
+  writeCopy(request: Request, bytes: Buffer, length: number): number {
+    const error = this.#writeError();
+    if (error !== 0) return error;
+    return this.#wrote(length, this.#writes.writeCopy(this.#connection!, request, bytes, length));
+  }
+
+  #wrote(bytes: number, isDone: boolean): number {
     this.bytesWritten += bytes;
-    setWritten(bytes, isAsync);
-    if (isAsync) this.#settle();
+    setWritten(bytes, !isDone);
+    if (!isDone) this.#settle();
     this.#host.changed();
     return 0;
   }
@@ -278,7 +296,7 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
   }
 
   get #hasFrames(): boolean {
-    return this.#nextFrame < this.#frames.length;
+    return this.#nextFrame < this.#framesEnd;
   }
 
   #abort(connection: TcpConnection): void {
@@ -336,7 +354,7 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
 
   #availableBytes(max: number): number {
     let length = 0;
-    for (let i = this.#nextFrame; i < this.#frames.length && length < max; i += STRIDE) {
+    for (let i = this.#nextFrame; i < this.#framesEnd && length < max; i += STRIDE) {
       length += this.#frames[i + 2]!;
     }
     return Math.min(length, max);
@@ -360,15 +378,16 @@ export class TcpStream implements TcpHandlers, Ready, Parting {
       }
     }
     if (this.#hasFrames) return;
-    frames.length = 0;
+    this.#framesEnd = 0;
     this.#nextFrame = 0;
   }
 
   #releaseFrames(): void {
-    for (let i = this.#nextFrame; i < this.#frames.length; i += STRIDE) {
+    for (let i = this.#nextFrame; i < this.#framesEnd; i += STRIDE) {
       this.#connection!.release(this.#frames[i]!, this.#frames[i + 3]!);
     }
     this.#frames = [];
+    this.#framesEnd = 0;
     this.#nextFrame = 0;
   }
 

@@ -209,6 +209,31 @@ function streamCases(stage: Stage): void {
     assert.equal(client.bytesWritten, peer.bytesRead);
   });
 
+  test('short writes to one who does not read keep their bytes and their order', async () => {
+    const { client, peer } = await stage.pair();
+    const other = await stage.pair();
+    peer.pause();
+    let sent = '';
+    for (let i = 0; sent.length < 12 * MEBI; i++) {
+      const head = `${i}: `;
+      const body = String.fromCharCode(97 + (i % 26)).repeat(i % 9000);
+      sent += `${head}${body}\n`;
+      client.cork();
+      client.write(head);
+      client.write(Buffer.from(body));
+      client.write('\n', 'latin1');
+      client.uncork();
+      client.write('');
+    }
+    assert.ok(client.writableLength > 0, 'it had to wait');
+    other.client.cork();
+    other.client.write(Buffer.alloc(8000, '#'));
+    other.client.write(Buffer.alloc(8000, '#'));
+    other.client.uncork();
+    client.end();
+    assert.ok((await textOf(peer)) === sent);
+  });
+
   test("a write's callback comes once it is on its way, and close after all of them", async () => {
     const { client, peer } = await stage.pair();
     peer.resume();

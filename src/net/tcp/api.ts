@@ -86,7 +86,8 @@ export interface TcpConnection {
 
   /**
    * Copy a prefix of `bytes[from..to)` into frames and send it: how many bytes it took. With fewer than asked for,
-   * `onDrain` tells when to go on. `more`: more comes at once, do not send a part of a segment yet (MSG_MORE).
+   * `onDrain` tells when to go on. `more`: more comes at once, do not send a part of a segment yet (MSG_MORE);
+   * an empty write without it says that nothing more comes.
    */
   write(bytes: Uint8Array, from: number, to: number, more?: boolean): number;
   /** A frame to write up to `payloadMax` bytes into, at `frame + TCP_PAYLOAD_OFFSET`; NO_FRAME when there is no room. */

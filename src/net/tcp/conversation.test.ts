@@ -57,6 +57,30 @@ describe('a conversation', () => {
   });
 });
 
+describe('more', () => {
+  test('a part of a segment waits for what comes at once', () => {
+    const { pair, server, connection } = established();
+    connection.write(bytesOf('head'), 0, 4, true);
+    pair.run(10);
+    assert.equal(server.text, '');
+    connection.write(bytesOf('body'), 0, 4);
+    pair.settle();
+    assert.equal(server.text, 'headbody');
+    assert.equal(pair.b.counters.rxTcp - 2, 1, 'one segment');
+  });
+
+  test('an empty last write says that nothing more comes', () => {
+    const { pair, server, connection } = established();
+    connection.write(bytesOf('head'), 0, 4, true);
+    connection.write(bytesOf(''), 0, 0, true);
+    pair.run(10);
+    assert.equal(server.text, '');
+    connection.write(bytesOf(''), 0, 0);
+    pair.run(10);
+    assert.equal(server.text, 'head', 'before the timer says so');
+  });
+});
+
 /** Writes `total` bytes of a pattern as room allows, then ends. */
 class Writer {
   at = 0;

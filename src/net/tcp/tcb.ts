@@ -217,7 +217,8 @@ export class Tcb implements TcpConnection {
       }
     }
     if (at < to) this.wantsDrain = true;
-    if (at > from) this.#wrote(at - from, more);
+    // An empty last write says that nothing more comes.
+    if (at > from || (from === to && this.isCorked && !more)) this.#wrote(at - from, more);
     return at - from;
   }
 

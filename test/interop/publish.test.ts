@@ -14,6 +14,7 @@ import { LeakCheck } from '../support/leaks.ts';
 import { until } from '../support/until.ts';
 
 const HTTP_APP = fileURLToPath(new URL('../../apps/http/main.js', import.meta.url));
+const EXPRESS_APP = fileURLToPath(new URL('../../../examples/express.js', import.meta.url));
 const VNIC = 'soft0,ip=10.77.0.2/24';
 const READY_MS = 15_000;
 const LARGE = Buffer.alloc(3_000_000, 'a large file of many segments\n');
@@ -90,6 +91,20 @@ describe('published ports', () => {
       await app.stop();
     }
     await assert.rejects(get(port, '/'), { code: 'ECONNREFUSED' }, 'it ends with the program');
+  });
+
+  test("a program on Node's own sockets", async () => {
+    const port = await freePort();
+    const publish = ['--posix', '--vnic', VNIC, '--publish', `${port}:80`];
+    const app = daemon.run([...publish, '--', EXPRESS_APP]);
+    try {
+      await ready(app, 'listening');
+      const { status, body } = await get(port, '/');
+      assert.equal(status, 200, String(body));
+      assert.match(String(body), /^hello ::ffff:10\.77\.0\./);
+    } finally {
+      await app.stop();
+    }
   });
 
   test('UDP: each client gets its own answers', async () => {

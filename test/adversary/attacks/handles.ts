@@ -32,6 +32,7 @@ const REST: Readonly<Record<string, object>> = {
   'name.bind': { path: '/app/forged', cap: 1 },
   'name.answer': { refusal: 'no' },
   'name.answer cap': { question: 1 },
+  'network.resolve': { address: 0x0a4d_0001 },
   'placement.place': {},
   'placement.move': { cpus: [0] },
   'endpoint.create': { path: '/app/forged' },

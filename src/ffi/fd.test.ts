@@ -17,6 +17,7 @@ import {
   readFd,
 } from './fd.ts';
 import { memfdSealed } from './memory.ts';
+import { pidfdOpen, pidOfPidfd } from './pidfd.ts';
 import { setsockopt } from './socket.ts';
 import {
   receiveMessage,
@@ -153,4 +154,13 @@ test('a child that ends does not cut short a wait for an answer', () => {
     assert.equal(wait(ours), 6);
     closeFd(ours);
   }
+});
+
+test('a pidfd tells whose it is, and that it has ended', () => {
+  const own = pidfdOpen(process.pid);
+  assert.equal(pidOfPidfd(own), process.pid);
+  closeFd(own);
+  const other = eventfd();
+  assert.equal(pidOfPidfd(other), null);
+  closeFd(other);
 });

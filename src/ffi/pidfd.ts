@@ -2,6 +2,7 @@
  * Processes by descriptor (pidfd_open(2)): a number that another process has by now is never meant, and one that is
  * not our child can be watched. A pidfd becomes readable when its process ends.
  */
+import fs from 'node:fs';
 import { POLLIN, pollOne } from './fd.ts';
 import { bind, check, errnoName } from './libc.ts';
 
@@ -27,6 +28,12 @@ export function pidfdSignal(fd: number, signal: number): boolean {
   if (result < 0 && errnoName() === 'ESRCH') return false;
   check(result, 'pidfd_send_signal', fd, signal);
   return true;
+}
+
+/** The process behind a descriptor: its number, -1 when it has ended, null when `fd` is no pidfd (proc_pid_fdinfo(5)). */
+export function pidOfPidfd(fd: number): number | null {
+  const match = /^Pid:\s*(-?\d+)$/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'));
+  return match === null ? null : Number(match[1]);
 }
 
 /** Wait up to `timeoutMs` for the end of the process. Blocks. True when it has ended. */

@@ -1,7 +1,7 @@
 /** The software NIC of the daemon before: gone on with when it is what this daemon wants, ended otherwise. */
 import { isDeepStrictEqual } from 'node:util';
 import { closeFd, closeLater, shutdownSocket } from '../../ffi/fd.ts';
-import { pidfdEnded, pidfdSignal } from '../../ffi/pidfd.ts';
+import { pidfdEnded, pidfdSignal, pidOfPidfd } from '../../ffi/pidfd.ts';
 import { LIMITS } from '../limits.ts';
 import type { Inherited } from './device.ts';
 import type { InheritedProcess } from './device-process.ts';
@@ -31,10 +31,12 @@ export function inheritSoftNic(
   { state, fds }: Inherited,
   wanted: SoftNicConfig,
 ): InheritedNic | null {
-  const { config, pid, generation, restarts } = state as SavedNic;
-  const [channelFd, pidfd, tapFd] = pid === 0 ? [undefined, undefined, ...fds] : fds;
-  const complete = pid === 0 || pidfd !== undefined;
-  if (complete && isDeepStrictEqual(config, wanted)) {
+  const { config, generation, restarts } = state as SavedNic;
+  // A journal that was cut may speak of another process than the one whose descriptors were kept: these tell.
+  const held = fds.length < 2 ? null : pidOfPidfd(fds[1]!);
+  const [channelFd, pidfd, tapFd] = held === null ? [undefined, undefined, ...fds] : fds;
+  const pid = held ?? 0;
+  if (isDeepStrictEqual(config, wanted)) {
     try {
       const uplink = tapFd === undefined ? null : Uplink.adopt(config.tap!, tapFd);
       const process =

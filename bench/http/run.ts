@@ -21,6 +21,8 @@ import {
 export interface HttpBenchOptions {
   readonly repetitions: number;
   readonly durationMs: number;
+  /** Default 500. */
+  readonly warmupMs?: number;
   /** How many connections, each figure a run of its own; 1 measures round trips. */
   readonly connections: readonly number[];
   /** Also connections of one request each. */
@@ -145,7 +147,7 @@ async function ask(
     destinationMac: server.mac,
     port: PORT,
     path: PAGE,
-    warmupMs: WARMUP_MS,
+    warmupMs: options.warmupMs ?? WARMUP_MS,
     durationMs: options.durationMs,
     ...(isPolled ? { pollTowards: pathOf(lab.server.network) } : {}),
   };

@@ -3,12 +3,11 @@
 import { Command, CommanderError } from 'commander';
 import { ArrakisError } from '../base/errors.ts';
 import { VERSION } from '../base/version.ts';
-import { registerBench } from './commands/bench.ts';
 import { registerCap } from './commands/cap.ts';
 import { registerCapture } from './commands/capture.ts';
-import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
 import { registerFilter } from './commands/filter.ts';
+import { registerLazily } from './commands/lazy.ts';
 import { registerLs } from './commands/ls.ts';
 import { registerMetrics } from './commands/metrics.ts';
 import { registerMove } from './commands/move.ts';
@@ -40,8 +39,7 @@ registerCapture(program);
 registerFilter(program);
 registerName(program);
 registerRate(program);
-registerBench(program);
-registerDemo(program);
+await registerLazily(program, process.argv.slice(2));
 
 /** What failed, its code, and what to do about it. The stack only for defects of our own. */
 function report(error: unknown): number {

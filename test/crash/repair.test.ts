@@ -34,6 +34,8 @@ describe(`a killed daemon, seed ${SEED}`, () => {
     daemon = await TestDaemon.start();
   });
   beforeEach(async () => {
+    // Of a test that failed: it has the name.
+    await (app as TestApp | undefined)?.kill();
     app = new TestApp({ ARRAKIS_SOCKET: daemon.socket, APP_VNIC: 'soft0,name=app' });
     await app.says('open app');
   });

@@ -13,7 +13,7 @@ import { registerBenchScaling } from './bench-scaling.ts';
 import { registerBenchTcp } from './bench-tcp.ts';
 
 export function registerBench(program: Command): void {
-  const bench = program.command('bench').description('measure, side by side with named peers');
+  const bench = program.command('bench');
   registerBenchHttp(bench, wholeNumber);
   registerBenchIpc(bench, wholeNumber);
   registerBenchDoorbell(bench, wholeNumber);

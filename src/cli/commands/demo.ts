@@ -6,7 +6,6 @@ import { CLI_SCRIPT, mustStage, runStaged } from '../stage.ts';
 export function registerDemo(program: Command): void {
   program
     .command('demo')
-    .description('an echo server on a VNIC, real traffic, and its figures beside kernel sockets')
     .option('--once', 'end by itself after the table')
     .action(async (options: { once?: boolean }) => {
       if (mustStage()) process.exitCode = await runStaged(CLI_SCRIPT, process.argv.slice(2));

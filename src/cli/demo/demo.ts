@@ -36,8 +36,13 @@ const USER_VNICS = { echo: '10.77.0.7', web: '10.77.0.8' } as const;
 const VNICS = { direct: '10.78.0.10', switched: '10.78.0.11' } as const;
 const UDP_PING = fileURLToPath(new URL('../../../examples/udp-ping.js', import.meta.url));
 /** Short: the demo is to end within a minute. `arrakis bench echo` takes its time. */
-const MEASURE = { repetitions: 1, roundTrips: 5_000, saturateMs: 1_000, window: 512 } as const;
-const MEASURE_HTTP = { repetitions: 1, durationMs: 1_000, connections: [1, 64] } as const;
+const MEASURE = { repetitions: 1, roundTrips: 5_000, saturateMs: 500, window: 512 } as const;
+const MEASURE_HTTP = {
+  repetitions: 1,
+  warmupMs: 200,
+  durationMs: 500,
+  connections: [1, 64],
+} as const;
 /** Some of what `arrakis bench http` compares. */
 const HTTP_SYSTEMS = ['kernel/nginx', 'arrakis/N-direct', 'arrakis/N-virtio'] as const;
 

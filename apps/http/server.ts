@@ -42,6 +42,7 @@ export function serveHttp(net: NetInterface, options: HttpOptions): HttpServer {
     date: new HttpDate(nowMs),
     counters: newHttpCounters(),
     tick: 0,
+    largeFiles: 0,
     wake: options.wake,
     ended: (session) => sessions.delete(session),
   };
@@ -58,7 +59,7 @@ export function serveHttp(net: NetInterface, options: HttpOptions): HttpServer {
   const clock = setInterval(() => {
     host.tick++;
     for (const session of sessions) {
-      if (host.tick - session.activeTick > idleSeconds) session.timeOut();
+      if (session.isOverdue(idleSeconds)) session.timeOut();
     }
   }, TICK_MS);
   // A server that nobody polls any more keeps no process.

@@ -77,6 +77,7 @@ function open(): Client {
     date: new HttpDate(nowMs),
     counters: newHttpCounters(),
     tick: 0,
+    largeFiles: 0,
     wake() {},
     ended() {},
   };

@@ -49,10 +49,15 @@ export interface SessionHost {
   readonly counters: HttpCounters;
   /** Time of the last activity, for the idle timeout; any unit that grows. */
   tick: number;
+  /** Files that are being sent a piece at a time: each keeps a piece in memory while its client does not read. */
+  largeFiles: number;
   /** Something is to be sent although no frame arrived. */
   wake(): void;
   ended(session: Session): void;
 }
+
+/** Large files under way at a time; more are refused by 503. */
+export const LARGE_FILES_MAX = 256;
 
 const EMPTY = Buffer.alloc(0);
 /** One for all: a head is parsed and answered before the next. */
@@ -75,6 +80,8 @@ export class Session implements TcpHandlers {
   #isClosing = false;
   #isPeerDone = false;
   #isOver = false;
+  /** `SessionHost.tick` when the head that is not whole yet began; -1: there is none. */
+  #headTick = -1;
 
   constructor(host: SessionHost, connection: TcpConnection) {
     this.#host = host;
@@ -94,7 +101,17 @@ export class Session implements TcpHandlers {
     }
     const end = at + length;
     const next = this.#serve(u8, at, end);
-    if (next < end && !this.#isClosing) this.#waiting = Buffer.from(u8.subarray(next, end));
+    if (next === end || this.#isClosing) return;
+    this.#waiting = Buffer.from(u8.subarray(next, end));
+    this.#headTick = this.#host.tick;
+  }
+
+  /** Silent for `idle` ticks; or a head has been under way for twice as long, however often a byte came. */
+  isOverdue(idle: number): boolean {
+    const { tick } = this.#host;
+    if (tick - this.activeTick > idle) return true;
+    const isReading = this.#waiting.length > 0 && !this.#isWriting;
+    return isReading && tick - this.#headTick > 2 * idle;
   }
 
   onEnd(): void {
@@ -109,8 +126,7 @@ export class Session implements TcpHandlers {
 
   onClose(_connection: TcpConnection, _why: TcpEnd): void {
     this.#isOver = true;
-    this.#file?.close();
-    this.#file = null;
+    this.#closeFile();
     this.#out = EMPTY;
     this.#waiting = EMPTY;
     this.#host.ended(this);
@@ -156,6 +172,7 @@ export class Session implements TcpHandlers {
     const bytes = this.#waiting;
     if (bytes.length < HEAD_BYTES_MAX && !this.#hasHeadEnd(bytes)) return;
     const used = this.#serve(bytes, 0, bytes.length);
+    this.#headTick = this.#host.tick;
     this.#waiting = used === bytes.length || this.#isClosing ? EMPTY : bytes.subarray(used);
     this.#scanned = 0;
   }
@@ -179,7 +196,9 @@ export class Session implements TcpHandlers {
       const { at, end } = head.target;
       const found = at === -2 ? files.find('/') : files.findBytes(u8, at, end);
       if (!('file' in found)) this.#refuse(found.status, !keepAlive, isHead, found.location);
-      else if (isPlain()) {
+      else if (found.keep === null && this.#host.largeFiles >= LARGE_FILES_MAX) {
+        this.#refuse(503, !keepAlive, isHead);
+      } else if (isPlain()) {
         counters.ok++;
         this.#sendWhole(found, keepAlive, isHead);
       } else this.#sendCondition(u8, found, keepAlive, isHead);
@@ -242,8 +261,16 @@ export class Session implements TcpHandlers {
       return;
     }
     this.#file = new LargeFile(entry.file, range, (chunk) => this.#onChunk(chunk));
+    this.#host.largeFiles++;
     this.#write(response);
     this.#file.read();
+  }
+
+  #closeFile(): void {
+    if (this.#file === null) return;
+    this.#file.close();
+    this.#file = null;
+    this.#host.largeFiles--;
   }
 
   /** The next piece of a large file; null when it failed: the length was promised, so only RST tells the truth. */
@@ -308,8 +335,7 @@ export class Session implements TcpHandlers {
         this.#file.read();
         return;
       }
-      this.#file.close();
-      this.#file = null;
+      this.#closeFile();
     }
     if (this.#isClosing) {
       this.connection.end();

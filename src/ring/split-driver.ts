@@ -145,12 +145,13 @@ export class SplitDriver {
   }
 
   /**
-   * The device is no more: the address of every buffer that it had goes to `give`. This object is of no use afterwards;
-   * another takes over the ring, zeroed.
+   * The device is no more: the address of every buffer that it had goes to `give`, and whether it began a chain. This
+   * object is of no use afterwards; another takes over the ring, zeroed.
    */
-  takeBack(give: (address: number) => void): void {
+  takeBack(give: (address: number, isHead: boolean) => void): void {
     for (let id = 0; id < this.size; id++) {
-      if (this.#idState[id] !== FREE) give(this.#addresses[id]!);
+      const state = this.#idState[id];
+      if (state !== FREE) give(this.#addresses[id]!, state === HEAD);
     }
     this.#idState.fill(FREE);
     this.#freeDepth = 0;

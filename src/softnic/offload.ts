@@ -38,8 +38,9 @@ const IPV6_PAYLOAD_LENGTH = 4;
 const IPV6_SRC = 8;
 const IPV6_HEADER_LEN = 40;
 const ETH_HEADER_LEN = 14;
-/** The smallest segments that a sender may have cut: Linux's smallest MSS. */
-const GSO_SIZE_MIN = 48;
+/** The smallest segments that a VNIC may have cut: each costs the device a walk and a copy. The kernel may have Linux's smallest. */
+const GSO_SIZE_MIN = 256;
+const GSO_SIZE_MIN_KERNEL = 48;
 /** One frame of any size, with the place that keeps its alignment. */
 const PLACE_BYTES = 128 * 1024;
 /** Longest frame that is cut: what an IPv4 length counts, and the Ethernet header. */
@@ -71,9 +72,9 @@ export class Staging implements FrameWindow {
   }
 }
 
-/** Takes one segment: a whole frame in staging memory. */
+/** Takes one segment: a whole frame in staging memory. False when it dropped it, and would the rest. */
 export interface SegmentSink {
-  segment(at: number, length: number): void;
+  segment(at: number, length: number): boolean;
 }
 
 /** A frame's offloads. One object for each sender; `header` is what came with the frame that is being handled. */
@@ -85,9 +86,12 @@ export class Offload {
   /** Where the TCP or UDP header begins, from the frame's start. */
   #transportAt = 0;
 
-  constructor(arena: Arena, staging: Staging) {
+  readonly #gsoSizeMin: number;
+
+  constructor(arena: Arena, staging: Staging, ofKernel = false) {
     this.#arena = arena;
     this.#staging = staging;
+    this.#gsoSizeMin = ofKernel ? GSO_SIZE_MIN_KERNEL : GSO_SIZE_MIN;
   }
 
   /** False: nothing to do for the frame. */
@@ -138,7 +142,8 @@ export class Offload {
     const tcpLength = (this.#arena.u8[at + transportAt + TCP_DATA_OFFSET]! >>> 4) * 4;
     const headers = transportAt + tcpLength;
     if (tcpLength < TCP_HEADER_MIN || headers > length) return false;
-    if (header.gsoSize < GSO_SIZE_MIN || headers + header.gsoSize > frameLengthMax) return false;
+    if (header.gsoSize < this.#gsoSizeMin || headers + header.gsoSize > frameLengthMax)
+      return false;
     header.headerLength = headers;
     return true;
   }
@@ -161,7 +166,7 @@ export class Offload {
     if (frame.protocol === UDP) this.finish(at, length);
   }
 
-  /** Cut the frame at `at` as its header says, checksums finished, and give each segment to `sink`. The frame stays. */
+  /** Cut the frame at `at` as its header says, checksums finished, and give the segments to `sink` while it takes them. */
   cut(at: number, length: number, sink: SegmentSink): void {
     const { headerLength, gsoSize } = this.header;
     const arena = this.#arena;
@@ -182,7 +187,7 @@ export class Offload {
       this.#fixIp(to, headerLength + size, index);
       this.#fixTcp(to, headerLength + size, (sequence + done) | 0, index === 0, isLast);
       done += size;
-      sink.segment(to, headerLength + size);
+      if (!sink.segment(to, headerLength + size)) return;
     }
   }
 

@@ -27,8 +27,14 @@ import { MIN_FRAME_BYTES, type Sender } from './schedule.ts';
 
 /** Byte of `num_buffers` in virtio_net_hdr. */
 const NUM_BUFFERS = 10;
-/** Chains that one frame may fill at the receiver: what the longest needs with buffers of 2 KiB, and to spare. */
+/**
+ * Chains that one frame may fill at the receiver, and what each of them has room for at least: so the longest frame always
+ * fits. A driver with smaller ones gets no frame that needs several, at the cost of a look at two of them.
+ */
 const MERGED_MAX = 64;
+const MERGED_ROOM_MIN = 1040;
+/** Descriptors of a chain to receive into: a header and 64 KiB in pages, as Linux makes them. More cost others their time. */
+const RECEIVE_SEGMENTS_MAX = 20;
 
 const PLAIN_HEADER = new NetHeader();
 
@@ -276,41 +282,36 @@ export class QueuePair implements Sender<FrameSink>, SegmentSink {
     this.#put(at, length, offload.isSet ? offload : null);
   }
 
-  segment(at: number, length: number): void {
-    this.#put(at, length, null);
+  segment(at: number, length: number): boolean {
+    return this.#put(at, length, null);
   }
 
-  #put(at: number, length: number, offload: Offload | null): void {
+  /** False when it was dropped: the next one would be as well. */
+  #put(at: number, length: number, offload: Offload | null): boolean {
     const rx = this.#rx;
     const ready = rx === null ? 0 : rx.ready();
     if (rx === null || ready <= 0) {
       this.#port.drops[DROP.noBuffer]!++;
       this.noBuffer++;
       if (ready < 0) this.#rxTouched = true;
-      return;
+      return false;
     }
     const wire = offload === null ? length : offload.wireBytes(length);
     if (this.receiveLimits.isSet && !this.receiveLimits.admit(wire, this.#pace.nowUs)) {
       this.#port.drops[DROP.rateExceeded]!++;
-      return;
+      return false;
     }
     this.#rxTouched = true;
-    const room = rx.take();
-    if (room < 0) return;
-    if (rx.readableCount !== 0) {
-      rx.broken(VIOLATION.direction);
-      return;
-    }
+    const room = this.#takeRoom(rx);
+    if (room < 0) return false;
     const total = NET_HEADER_LEN + length;
     if (room < total) {
-      if (this.#isMergeable && rx.segmentLength[0]! >= NET_HEADER_LEN) {
-        this.#merge(rx, room, at, length, offload);
-      } else {
-        // The buffer stays for a frame that fits.
-        rx.untake();
-        this.#port.drops[DROP.tooLong]!++;
-      }
-      return;
+      const isMerged = room >= MERGED_ROOM_MIN && rx.segmentLength[0]! >= NET_HEADER_LEN;
+      if (this.#isMergeable && isMerged) return this.#merge(rx, room, at, length, offload);
+      // The buffer stays for a frame that fits.
+      rx.untake();
+      this.#port.drops[DROP.tooLong]!++;
+      return false;
     }
     if (rx.segmentLength[0]! >= total) {
       const to = rx.segmentAt[0]!;
@@ -321,6 +322,16 @@ export class QueuePair implements Sender<FrameSink>, SegmentSink {
     }
     rx.complete(total);
     this.#count(length, offload);
+    return true;
+  }
+
+  /** Take the next chain to receive into: its bytes, or a violation that breaks the ring. */
+  #takeRoom(rx: SplitDevice): number {
+    const room = rx.take();
+    if (room < 0) return room;
+    if (rx.readableCount !== 0) return rx.broken(VIOLATION.direction);
+    if (rx.segmentCount > RECEIVE_SEGMENTS_MAX) return rx.broken(VIOLATION.longChain);
+    return room;
   }
 
   #count(length: number, offload: Offload | null): void {
@@ -372,7 +383,7 @@ export class QueuePair implements Sender<FrameSink>, SegmentSink {
     at: number,
     length: number,
     offload: Offload | null,
-  ): void {
+  ): boolean {
     const total = NET_HEADER_LEN + length;
     const first = rx.segmentAt[0]!;
     let room = firstRoom;
@@ -386,15 +397,16 @@ export class QueuePair implements Sender<FrameSink>, SegmentSink {
       if (done === total) break;
       if (taken === MERGED_MAX || rx.ready() <= 0) {
         rx.rewind(taken);
-        this.#port.drops[taken === MERGED_MAX ? DROP.tooLong : DROP.noBuffer]!++;
+        this.#port.drops[DROP.noBuffer]!++;
         this.noBuffer++;
-        return;
+        return false;
       }
-      room = rx.take();
-      if (room < 0) return;
-      if (rx.readableCount !== 0) {
-        rx.broken(VIOLATION.direction);
-        return;
+      room = this.#takeRoom(rx);
+      if (room < 0) return false;
+      if (room < MERGED_ROOM_MIN) {
+        rx.rewind(taken + 1);
+        this.#port.drops[DROP.tooLong]!++;
+        return false;
       }
     }
     const { u8 } = this.#arena;
@@ -402,6 +414,7 @@ export class QueuePair implements Sender<FrameSink>, SegmentSink {
     u8[first + NUM_BUFFERS + 1] = 0;
     for (let i = 0; i < taken; i++) rx.completeHead(this.#heads[i]!, this.#written[i]!);
     this.#count(length, offload);
+    return true;
   }
   /** Show the VNIC what was delivered since the last time, and call it if it wants to be called. */
   publish(): void {

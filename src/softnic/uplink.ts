@@ -37,7 +37,7 @@ export class Uplink implements SegmentSink {
     this.fd = fd;
     this.#arena = arena;
     this.#staging = staging;
-    this.#offload = new Offload(arena, staging);
+    this.#offload = new Offload(arena, staging, true);
     this.#headerBytes = tapVnetHeaderBytes(fd);
     this.#macHi = mac < 0 ? -1 : macHi(mac);
     this.#macLo = mac < 0 ? -1 : macLo(mac);
@@ -61,8 +61,9 @@ export class Uplink implements SegmentSink {
     }
   }
 
-  segment(at: number, length: number): void {
+  segment(at: number, length: number): boolean {
     this.#write(at, length, 1);
+    return true;
   }
 
   #write(at: number, length: number, packets: number): void {

@@ -49,6 +49,10 @@ export async function startPublish(
         throw new ArrakisError('ARK_DEVICE', 'the ports were not published');
       }),
     ]);
+    child.once('exit', (code) => {
+      if (code !== 0)
+        process.stderr.write('arrakis: the published ports are gone; the program goes on\n');
+    });
     return child;
   } finally {
     closeFd(channel);

@@ -56,8 +56,19 @@ class UdpDoor implements Door {
     this.#socket.close();
   }
 
+  /** Nothing that a sender has chosen may end more than its own answers. */
+  #answer(bytes: Uint8Array, address: string, port: number): void {
+    try {
+      this.#socket.send(bytes, port, address);
+    } catch {
+      // No way back to it.
+    }
+  }
+
   /** A datagram of the host's goes on. What finds no room is lost, as datagrams are. */
   #pass(bytes: Uint8Array, address: string, port: number): void {
+    // RFC 768: who sends so wants no answer; and Node sends none to it.
+    if (port === 0) return;
     const sender = this.#senderOf(address, port);
     if (sender === null) return;
     const { net, u8, frameSize, wake } = this.#way;
@@ -86,7 +97,7 @@ class UdpDoor implements Door {
     if (this.#senders.size >= SENDERS_MAX && oldest !== undefined) this.#forget(...oldest);
     const ours = this.#bindAny((_frame, at, length, from, fromPort) => {
       if (from >>> 0 !== this.#target || fromPort !== this.#port) return;
-      this.#socket.send(Buffer.from(this.#way.u8.subarray(at, at + length)), port, address);
+      this.#answer(Buffer.from(this.#way.u8.subarray(at, at + length)), address, port);
     });
     if (ours < 0) return null;
     const sender = { address, port, ours };

@@ -113,7 +113,7 @@ export class VirtioQueue implements NicQueue {
   }
 
   rxBatch(frames: Uint32Array, lengths: Uint16Array, max: number, flags?: Uint8Array): number {
-    if (this.#state !== NIC_STATE.up) return 0;
+    if (this.#state !== NIC_STATE.up || max === 0) return 0;
     if (this.offloads !== 0) return this.#rxPackets(frames, lengths, max, flags ?? null);
     const rx = this.#rx;
     const ready = Math.min(rx.peek(), max);
@@ -394,7 +394,9 @@ export class VirtioQueue implements NicQueue {
    */
   reset(): void {
     if (this.#state === NIC_STATE.closed || this.#state === NIC_STATE.broken) return;
-    const giveBack = (address: number): void => this.#pool.free(address + NET_HEADER_LEN);
+    // Only the first piece of a packet has a header before it.
+    const giveBack = (address: number, isHead: boolean): void =>
+      this.#pool.free(isHead ? address + NET_HEADER_LEN : address);
     this.#rx.takeBack(giveBack);
     this.#tx.takeBack(giveBack);
     for (const { desc, end } of [this.#rings.rx, this.#rings.tx]) this.memory.u8.fill(0, desc, end);

@@ -23,6 +23,8 @@ import { advertise } from './window.ts';
 /** Pieces behind the first of a packet, and its payload: what an IP length counts, less the longest headers. */
 const BURST_PIECES_MAX = BATCH_PIECES_MAX - 2;
 const BURST_BYTES_MAX = 65_535 - 120;
+/** Smaller segments are not worth a device's while, and the software NIC cuts none. */
+const BURST_MSS_MIN = 256;
 
 /** Milliseconds until another try when no frame was free. */
 const RETRY_MS = 1;
@@ -162,6 +164,7 @@ function transmit(tcb: Tcb, index: number): boolean {
 /** A full segment that was never sent, in a frame of its own: others may follow it in one packet. */
 function canLead(tcb: Tcb, index: number): boolean {
   const { queue, mss } = tcb.recovery;
+  if (mss < BURST_MSS_MIN) return false;
   const isData = (queue.flags(index) & (SEG.syn | SEG.fin)) === 0;
   if (!isData || queue.length(index) !== mss || !isOwn(tcb, index)) return false;
   const { table, out } = tcb.stack;

@@ -1,19 +1,21 @@
 /** One port and a driver that is played here: how much of a turn it gets. */
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, test } from 'node:test';
+import { afterEach, beforeEach, describe, test } from 'node:test';
 import { Arena } from '../ffi/arena.ts';
 import { closeAll, closeFd, eventfd } from '../ffi/fd.ts';
 import { type Mapping, mapShared, memfdSealed } from '../ffi/memory.ts';
 import { SOCK_STREAM, sendMessage, socketPair } from '../ffi/unix.ts';
-import { DESC_F_NEXT, splitLayout } from '../ring/split-layout.ts';
+import { F_NEEDS_CSUM, GSO_TCPV4 } from '../ring/net-header.ts';
+import { DESC_F_NEXT, DESC_F_WRITE, splitLayout } from '../ring/split-layout.ts';
 import * as vu from '../ring/vhost-user.ts';
-import { FilterSet } from './match.ts';
-import { Staging } from './offload.ts';
+import { FilterSet, FrameFields } from './match.ts';
+import { Offload, Staging } from './offload.ts';
 import { Pace } from './pace.ts';
 import { Port } from './port.ts';
 
 const REGION = 1 << 20;
 const RING_SIZE = 1024;
+const RECEIVE = 0;
 const TRANSMIT = 1;
 const MAC = 0x0200_0a00_0001;
 const CHAIN_MAX = 64;
@@ -70,15 +72,16 @@ afterEach(() => {
   closeFd(client);
 });
 
-/** Offer the same chain of `length` descriptors of one byte each, as often as the ring has entries. */
-function offerChains(length: number): void {
-  const { desc, avail } = layouts[TRANSMIT]!;
+/** Offer the same chain of `length` descriptors of `bytes` each, as often as the ring has entries. */
+function offerChains(length: number, queue = TRANSMIT, bytes = 1): void {
+  const { desc, avail } = layouts[queue]!;
   const view = new DataView(memory.buffer);
   for (let i = 0; i < length; i++) {
     const at = desc + 16 * i;
     view.setBigUint64(at, BigInt(REGION - 4096), true);
-    view.setUint32(at + 8, 1, true);
-    view.setUint16(at + 12, i + 1 < length ? DESC_F_NEXT : 0, true);
+    view.setUint32(at + 8, bytes, true);
+    const flags = (i + 1 < length ? DESC_F_NEXT : 0) | (queue === RECEIVE ? DESC_F_WRITE : 0);
+    view.setUint16(at + 12, flags, true);
     view.setUint16(at + 14, i + 1, true);
   }
   view.setUint16(avail + 2, RING_SIZE, true);
@@ -120,4 +123,45 @@ test('a longer chain breaks the queue', () => {
   assert.equal(port.poll(sink), 0);
   port.refresh();
   assert.deepEqual([port.state, port.reason], ['broken', 'longChain']);
+});
+
+describe('receiving', () => {
+  const plain = new Offload(arena, staging);
+  const deliver = (): void => port.deliver(staging.at, 60, new FrameFields(), plain);
+
+  test('a chain of more descriptors than a frame takes breaks the queue: each costs the others a walk', () => {
+    offerChains(20, RECEIVE, 100);
+    deliver();
+    assert.equal(port.stats().rxPackets, 1);
+    offerChains(21, RECEIVE, 100);
+    deliver();
+    port.refresh();
+    assert.deepEqual([port.state, port.reason], ['broken', 'longChain']);
+  });
+
+  test('a receiver that takes no segment is offered no more of them', () => {
+    const { view, base, at } = staging;
+    offerChains(20, RECEIVE, 1);
+    const frame = at - base;
+    view.setUint16(frame + 12, 0x0800);
+    view.setUint8(frame + 14, 0x45);
+    view.setUint16(frame + 16, 60_000 - 14);
+    view.setUint8(frame + 23, 6);
+    view.setUint8(frame + 46, 0x50);
+    const offload = new Offload(arena, staging);
+    Object.assign(offload.header, {
+      flags: F_NEEDS_CSUM,
+      gsoType: GSO_TCPV4,
+      gsoSize: 256,
+      checksumStart: 34,
+      checksumOffset: 16,
+    });
+    const fields = new FrameFields();
+    assert.equal(fields.parse(view, frame, 60_000), 0);
+    assert.ok(offload.check(fields, at, 60_000, 1514));
+    port.deliver(at, 60_000, fields, offload);
+    assert.deepEqual(port.stats().drops, { tooLong: 1 });
+    offload.header.gsoSize = 255;
+    assert.ok(!offload.check(fields, at, 60_000, 1514), 'too many segments');
+  });
 });

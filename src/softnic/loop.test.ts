@@ -11,12 +11,12 @@ const TURNS = 2000;
 const HELD_US = 50;
 
 /** Microseconds for which the loop looked for frames after the last of each kind, before it slept. */
-function spinBeforeSleep(who: { held: boolean; lively: boolean }): number {
-  let nowUs = 1_000_000;
+function spinBeforeSleep(who: { held: boolean; lively: boolean }, startUs = 1_000_000): number {
+  let nowUs = startUs;
   let turns = 0;
   let lastLivelyUs = nowUs;
   let spun = -1;
-  const clock = (): number => nowUs;
+  const clock = (): number => nowUs | 0;
   const pace = new Pace(clock);
   pace.isTimed = true;
   const port = {
@@ -66,4 +66,11 @@ test('who sends is spun for, also while another is held back by its limit', () =
 test('who is held back is not spun for', () => {
   const spun = spinBeforeSleep({ held: true, lively: false });
   assert.ok(spun >= 0 && spun < SPIN_US / 2, `${spun} us`);
+});
+
+test('a device that nobody uses sleeps, wherever its clock stands when it starts', () => {
+  for (const startUs of [0, 2 ** 31 - 100, 2 ** 31 + 100, 2 ** 32 - 100, 3 * 2 ** 30]) {
+    const spun = spinBeforeSleep({ held: false, lively: false }, startUs);
+    assert.ok(spun >= 0 && spun < SPIN_US / 2, `${spun} us from ${startUs}`);
+  }
 });

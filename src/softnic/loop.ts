@@ -82,7 +82,8 @@ export function turn(host: LoopHost): number {
 export function run(host: LoopHost, nowUs: () => number): void {
   let busyTurns = 0;
   let idleTurns = 0;
-  let idleSinceUs = 0;
+  // Any other number could lie ahead of the clock, which wraps: the loop would not sleep before it is reached.
+  let idleSinceUs = (nowUs() - host.spinUs) | 0;
   while (host.running) {
     if (turn(host) > 0) {
       idleTurns = 0;

@@ -2,9 +2,9 @@
 import type { Command } from 'commander';
 import { benchEcho, ECHO_DEFAULTS } from '../../../bench/echo/run.ts';
 import type { BenchRow } from '../../../bench/stats.ts';
-import { ArrakisError } from '../../base/errors.ts';
 import { type BenchOptions, benchCommand, runBench } from '../bench-output.ts';
 import { formatNumber, formatTable } from '../table.ts';
+import { wholeNumber } from '../whole-number.ts';
 import { registerBenchDoorbell } from './bench-doorbell.ts';
 import { registerBenchHttp } from './bench-http.ts';
 import { registerBenchIpc } from './bench-ipc.ts';
@@ -74,12 +74,4 @@ export function echoTable(rows: readonly BenchRow[]): string {
   const notes = bounds.map((row) => `  ${row.system}: ${row.boundBy}`);
   const relative = baseline === '' ? '' : `\n(x: relative to ${baseline})`;
   return `${formatTable(heading, lines)}${relative}\n\nbound by\n${notes.join('\n')}`;
-}
-
-/** A positive whole number from the command line. */
-export function wholeNumber(text: string): number {
-  if (!/^[1-9]\d{0,8}$/.test(text)) {
-    throw new ArrakisError('ARK_USAGE', `"${text}" is not a positive whole number`);
-  }
-  return Number(text);
 }

@@ -8,7 +8,7 @@ import { CAP_KINDS, type CapKind } from '../../control/caps/rights.ts';
 import type { ArgsOf } from '../../control/protocol.ts';
 import { findObject, takeSnapshot } from '../snapshot.ts';
 import { formatTable, printJson, printLine } from '../table.ts';
-import { wholeNumber } from './bench.ts';
+import { wholeNumber } from '../whole-number.ts';
 
 interface Narrowing {
   rights?: string;

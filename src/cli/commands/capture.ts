@@ -5,7 +5,7 @@ import { connect } from '../../arrakis/index.ts';
 import { ArrakisError } from '../../base/errors.ts';
 import { openOutput } from '../output.ts';
 import { findObject, takeSnapshot } from '../snapshot.ts';
-import { wholeNumber } from './bench.ts';
+import { wholeNumber } from '../whole-number.ts';
 
 interface CaptureOptions {
   write: string;

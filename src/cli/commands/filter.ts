@@ -12,7 +12,7 @@ import type { ReplyOf } from '../../control/protocol.ts';
 import { type Box, DIM, type Filter, isWhole } from '../../filter/boxes.ts';
 import { findObject, takeSnapshot } from '../snapshot.ts';
 import { formatTable, printJson, printLine } from '../table.ts';
-import { wholeNumber } from './bench.ts';
+import { wholeNumber } from '../whole-number.ts';
 
 interface Options {
   transmit?: boolean;

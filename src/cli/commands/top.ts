@@ -5,7 +5,7 @@ import { type Snapshot, takeSnapshot } from '../snapshot.ts';
 import { CpuMeter } from '../top/cpu.ts';
 import { vnicRates } from '../top/rates.ts';
 import { type TopView, topScreen } from '../top/screen.ts';
-import { wholeNumber } from './bench.ts';
+import { wholeNumber } from '../whole-number.ts';
 
 const WIDTH_ELSEWHERE = 80;
 const INTERVAL_S_MAX = 3600;
@@ -25,9 +25,11 @@ interface TopOptions {
 export function registerTop(program: Command): void {
   program
     .command('top')
-    .description('live rates of every VNIC, drops by reason, and what the device processes cost')
+    .description(
+      'live rates of every VNIC, drops by reason, and what the device processes cost; q ends it',
+    )
     .option('--interval <s>', 'seconds between two looks', wholeNumber, 1)
-    .option('--count <n>', 'end after so many looks (default: at Ctrl-C)', wholeNumber)
+    .option('--count <n>', 'end after so many looks (default: at q or Ctrl-C)', wholeNumber)
     .option('--json', 'one JSON object per look and line')
     .action(top);
 }
@@ -38,6 +40,7 @@ async function top(options: TopOptions): Promise<void> {
   const domain = await connect({ name: 'arrakis-top' });
   const over = untilStopped(domain);
   if (screen) process.stdout.write(ENTER_SCREEN);
+  if (screen) readKeys(() => process.emit('SIGINT'));
   try {
     const meter = new CpuMeter();
     let before = await look(domain, meter);
@@ -51,6 +54,7 @@ async function top(options: TopOptions): Promise<void> {
     }
   } finally {
     if (screen) process.stdout.write(LEAVE_SCREEN);
+    readKeys(null);
     await domain.close();
   }
 }
@@ -86,10 +90,28 @@ function show(view: TopView, screen: boolean): void {
   const lines = topScreen(
     view,
     screen ? columns : WIDTH_ELSEWHERE,
-    screen ? rows - 1 : Number.POSITIVE_INFINITY,
+    screen ? rows - 2 : Number.POSITIVE_INFINITY,
   );
   if (!screen) process.stdout.write(`${lines.join('\n')}\n\n`);
-  else process.stdout.write(`${HOME}${lines.join(`${CLEAR_LINE}\n`)}${CLEAR_LINE}\n${CLEAR_BELOW}`);
+  else {
+    const picture = [...lines, 'q: quit'].join(`${CLEAR_LINE}\n`);
+    process.stdout.write(`${HOME}${picture}${CLEAR_LINE}\n${CLEAR_BELOW}`);
+  }
+}
+
+/** Call `quit` when q or Ctrl-C is typed, in a terminal; null: the keys are the terminal's again. */
+function readKeys(quit: (() => void) | null): void {
+  const { stdin } = process;
+  if (stdin.isTTY !== true) return;
+  stdin.setRawMode(quit !== null);
+  if (quit === null) {
+    stdin.pause();
+    return;
+  }
+  stdin.setEncoding('utf8').on('data', (keys) => {
+    // In raw mode Ctrl-C is a key, U+0003.
+    if (['q', 'Q', '\u0003'].some((key) => String(keys).includes(key))) quit();
+  });
 }
 
 /** Resolves with true when the user or the daemon ends it. */
